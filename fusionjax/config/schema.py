@@ -1,0 +1,351 @@
+"""Every key of a run config: its type, range, default and meaning.
+
+A run is shop × towers × weighted objectives × optimiser × evaluation. All models are frozen and refuse unknown keys; reading
+YAML, `extends` and dotted overrides is `config/load.py`. Descriptions here become the JSON Schema editors show.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+class DemoShop(Section):
+    """The synthetic, bilingual shop."""
+
+    seed: int = 0
+    """Seed of the generator; independent of the run's seed."""
+    products: Annotated[int, Field(ge=50, le=20_000_000)] = 1000
+    users: Positive = 1500
+    queries: Positive = 400
+    events_per_user: Annotated[float, Field(ge=3.0, le=200.0)] = 14.0
+    """Mean number of events a user (the distribution has a long tail, at least 3)."""
+    cold_share: Rate = 0.05
+    """Share of products that no training event touches."""
+    misspelt_share: Rate = 0.25
+    """Share of queries with a misspelling."""
+
+
+class AmazonBeauty(Section):
+    """The Amazon Beauty 5-core with its product graph."""
+
+    relations: tuple[Literal["also_bought", "also_viewed", "bought_together"], ...] = ("also_viewed", "bought_together")
+    """Product-product relations to read. `also_bought` may hold the very purchases the test asks for."""
+
+
+class Files(Section):
+    """Bring your own: a folder of tables, `data.source_dir`."""
+
+    columns: dict[Literal["products", "triples", "users", "events", "queries", "judgments"], dict[str, str]] = {}
+    """For each table: our column name → the file's column name, where they differ."""
+    encoding: str = "utf-8"
+    on_bad_row: Literal["error", "skip"] = "error"
+    """`skip` drops malformed rows and prints how many, by reason; `error` stops with all reasons, file and line."""
+
+
+class Clean(Section):
+    """Normalisation, in this order; the effect of each step is printed."""
+
+    nfkc: bool = True
+    """Unicode NFKC: full-width letters and digits become their usual forms."""
+    html: bool = True
+    """Remove tags and resolve entities (`&amp;`)."""
+    whitespace: bool = True
+    """Collapse runs of white space and control characters, trim."""
+    case: Literal["keep", "lower"] = "keep"
+    """Case policy of the stored text; the tokeniser lowers case on its own (`text.lowercase`)."""
+    deduplicate_events: bool = True
+    """Drop events equal in user, product, kind and time."""
+    min_user_events: Annotated[int, Field(ge=0)] = 0
+    """Drop the events of users with fewer events than this."""
+    min_product_events: Annotated[int, Field(ge=0)] = 0
+    """Drop events on products with fewer events than this."""
+
+
+class Split(Section):
+    """How rows get a split where the source fixes none."""
+
+    events: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    """`leave_one_out`: each user's last event is test, the one before validation. `temporal`: by two global points in time."""
+    valid_share: Rate = 0.1
+    """Temporal events, triples, queries: share that becomes validation."""
+    test_share: Rate = 0.1
+    """Temporal events, triples, queries: share that becomes test."""
+
+
+class Graph(Section):
+    """Catalogue → graph: which edges exist."""
+
+    given: bool = True
+    """Merge the triples the source brings."""
+    brand: bool = True
+    category: bool = True
+    """Product → its category, category → its parent."""
+    attributes: bool | tuple[str, ...] = True
+    """All attribute columns, none, or the named ones."""
+    co_view: Annotated[int, Field(ge=0)] = 0
+    """Products the same user viewed or clicked within `co_window` training events: keep pairs seen at least this often; 0 = none."""
+    co_purchase: Annotated[int, Field(ge=0)] = 0
+    """The same for carts and purchases."""
+    co_window: Positive = 5
+    max_attribute_values: Positive = 2000
+    """An attribute with more distinct values than this is a number or an identifier, not an entity: left out, and said."""
+
+
+class Data(Section):
+    name: str = "demo_shop"
+    """Which source: `fusionjax data list` shows them."""
+    source_dir: str | None = None
+    """Folder with the source's files, already downloaded (`amazon_beauty`) or your own (`files`). Relative to where you run."""
+    cache_dir: str | None = None
+    """Where prepared tables live; default `$FUSIONJAX_CACHE` or `~/.cache/fusionjax`."""
+    demo_shop: DemoShop = DemoShop()
+    amazon_beauty: AmazonBeauty = AmazonBeauty()
+    files: Files = Files()
+    clean: Clean = Clean()
+    split: Split = Split()
+    graph: Graph = Graph()
+
+
+# -------------------------------------------------------------------------------------------------------------- towers
+class Text(Section):
+    """The BERT encoder and its tokeniser, shared by product and query towers."""
+
+    checkpoint: str | None = None
+    """Folder of a Hugging Face or sentence-transformers checkpoint to start from; none: trained from scratch."""
+    fields: tuple[Literal["title", "description", "brand", "category"], ...] = ("title", "description")
+    """Product fields joined into the product's text."""
+    vocab_size: Annotated[int, Field(ge=100)] = 8000
+    """Size of the WordPiece vocabulary learnt from the training texts."""
+    lowercase: bool = True
+    max_length: Annotated[int, Field(ge=4, le=8192)] = 32
+    """Tokens kept of a product's text or a query, [CLS] and [SEP] included."""
+    layers: Positive = 2
+    width: Positive = 128
+    heads: Positive = 4
+    feed_forward: Positive = 512
+    dropout: Rate = 0.1
+    pooling: Literal["mean", "cls"] = "mean"
+    live: Positive = 256
+    """Products whose text is encoded with gradient in a step; the other rows of the text bank are reused as last encoded."""
+    refresh_every: Annotated[int, Field(ge=0)] = 200
+    """Steps between re-encodings of the whole text bank; 0: only at the start and at validation."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Text":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Entity(Section):
+    """The entity and relation tables of graph embedding; a product's entity row is also its behaviour embedding."""
+
+    scorer: Literal["transe", "complex"] = "transe"
+    dim: Annotated[int, Field(ge=2)] = 128
+    """Real numbers an entity; ComplEx reads them as dim / 2 complex ones."""
+    norm: Literal[1, 2] = 2
+    """TransE only: L1 or L2 distance."""
+    margin: Annotated[float, Field(ge=0.0)] = 9.0
+    """TransE only: score = margin − distance."""
+
+    @model_validator(mode="after")
+    def _complex_is_even(self) -> "Entity":
+        if self.scorer == "complex" and self.dim % 2:
+            raise ValueError(f"dim {self.dim} is odd: ComplEx needs an even dim (real and imaginary halves)")
+        return self
+
+
+class Product(Section):
+    """Product tower: gated fusion of text and entity vectors."""
+
+    sources: tuple[Literal["text", "entity"], ...] = ("text", "entity")
+    """What a product vector is made of."""
+    source_dropout: Rate = 0.1
+    """While training, chance that one of two sources is hidden, so that the vector survives its absence (cold products)."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> "Product":
+        if not self.sources or len(set(self.sources)) != len(self.sources):
+            raise ValueError(f"sources {list(self.sources)} must name 'text', 'entity' or both, once each")
+        return self
+
+
+class User(Section):
+    """User tower: a causal transformer over recent events, and the profile."""
+
+    history: Positive = 50
+    """Most recent events read."""
+    layers: Positive = 2
+    heads: Positive = 2
+    dropout: Rate = 0.2
+    kind: bool = True
+    """Tell views from clicks, carts and purchases."""
+    recency: bool = True
+    """Tell how long before the moment of prediction each event was (logarithmic buckets)."""
+    profile: bool = True
+    """Use the profile fields where the shop has them."""
+
+
+class Model(Section):
+    dim: Positive = 64
+    """Width of the shared space in which all towers meet and cosines are taken."""
+    entity: Entity = Entity()
+    product: Product = Product()
+    user: User = User()
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> "Model":
+        if self.dim % self.user.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of user.heads {self.user.heads}")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------------- objectives
+class Objective(Section):
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight in the joint loss; 0 removes the objective and its cost."""
+    batch_size: Positive = 256
+    every: Positive = 1
+    """Takes part in every n-th step …"""
+    offset: Annotated[int, Field(ge=0)] = 0
+    """… beginning with this one (0 ≤ offset < every): objectives with different offsets alternate."""
+
+    @model_validator(mode="after")
+    def _offset_within_every(self) -> "Objective":
+        if self.offset >= self.every:
+            raise ValueError(f"offset {self.offset} must be smaller than every {self.every}")
+        return self
+
+
+class LinkPrediction(Objective):
+    """Softmax over a true triple and negatives, heads and tails corrupted in turn."""
+
+    batch_size: Positive = 512
+    negatives: Positive = 128
+    """Corrupting entities, drawn uniformly, shared by the batch."""
+    self_adversarial: Annotated[float, Field(ge=0.0)] = 0.0
+    """Temperature of self-adversarial weighting (Sun et al. 2019); 0: plain softmax over the negatives."""
+    l2: Annotated[float, Field(ge=0.0)] = 0.0
+    """Penalty on the squared norm of the embeddings of the batch."""
+
+
+class Alignment(Objective):
+    """A product's text vector and its entity vector find each other (InfoNCE in both directions)."""
+
+
+class QueryProduct(Objective):
+    """A query and a product judged relevant, or bought after it, find each other (InfoNCE in both directions)."""
+
+    min_grade: Annotated[float, Field(gt=0.0)] = 1.0
+    """Judgments of at least this grade are positives."""
+    from_events: bool = True
+    """Training events that carry a query are positives too."""
+
+
+class NextProduct(Objective):
+    """A user's history points at the next product, at every position."""
+
+    batch_size: Positive = 128
+    softmax: Literal["full", "sampled"] = "full"
+    """Over the whole catalogue, or over the batch's own next products and `negatives` with logQ correction."""
+    negatives: Positive = 512
+    """`sampled` only: uniformly drawn negatives shared by the batch."""
+
+
+class Objectives(Section):
+    link_prediction: LinkPrediction = LinkPrediction()
+    alignment: Alignment = Alignment()
+    query_product: QueryProduct = QueryProduct()
+    next_product: NextProduct = NextProduct()
+    temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    """Start of the learned temperatures of the cosine objectives."""
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+class LearningRate(Section):
+    encoder: Annotated[float, Field(ge=0.0)] = 5e-4
+    tables: Annotated[float, Field(ge=0.0)] = 5e-3
+    """Entity and relation tables."""
+    heads: Annotated[float, Field(ge=0.0)] = 1e-3
+    """All else."""
+
+
+class Optimiser(Section):
+    name: Literal["adamw", "adam", "adagrad", "sgd"] = "adamw"
+    learning_rate: LearningRate = LearningRate()
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_share: Rate = 0.05
+    """Share of the steps over which the rate grows from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """adamw only; not on tables, biases and norms."""
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest global gradient norm; 0: no clipping."""
+
+
+class Train(Section):
+    steps: Positive | None = None
+    """Optimiser steps. Either this or `epochs`."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Passes over the largest objective's training examples."""
+    accumulate: Positive = 1
+    """Micro-batches whose gradients are averaged into one step."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and the optimiser stay float32."""
+    optimiser: Optimiser = Optimiser()
+    log_every: Positive = 20
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between validations; 0: ten times over the run."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints; 0: at each validation."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many validations without a better one; 0: never."""
+    select: str = "mean"
+    """Validation metric that picks the best checkpoint: `TASK/METRIC`, or `mean` of each task's own (see README)."""
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> "Train":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both (set the other to null)")
+        if self.steps is None and self.epochs is None:
+            raise ValueError("give steps or epochs")
+        return self
+
+
+TaskName = Literal["link_prediction", "search", "recommendation"]
+
+
+class Evaluation(Section):
+    tasks: tuple[TaskName, ...] | None = None
+    """Tasks to measure; none given: each task the shop has data for and the model can do."""
+    batch_size: Positive = 256
+    """Queries, users or triples ranked at once; bounds memory together with `block`."""
+    block: Positive = 65536
+    """Products or entities scored at once."""
+    max_valid: Annotated[int, Field(ge=0)] = 0
+    """Use at most this many queries, users or triples at a validation (a fixed random sample); 0: all."""
+    max_test: Annotated[int, Field(ge=0)] = 0
+    """The same for the final test; 0: all. Sampled results are marked in results.json."""
+    exclude_seen: bool = True
+    """Recommendation: never recommend what the user's history holds."""
+    baselines: bool = True
+
+
+class Run(Section):
+    """One run: what `fusionjax train` takes."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: Data = Data()
+    text: Text = Text()
+    model: Model = Model()
+    objectives: Objectives = Objectives()
+    train: Train = Train(steps=1000)
+    evaluation: Evaluation = Evaluation()
