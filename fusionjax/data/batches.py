@@ -1,0 +1,277 @@
+"""Streams of batches: what step number s trains on is a pure function of (seed, s), so resuming is starting at s.
+
+A step's batch is a nested dict of NumPy arrays: one entry for each objective that takes part, and `live`, the products whose text
+is encoded with gradient. With `train.accumulate` = k > 1 every array has a leading axis k.
+
+| entry | arrays |
+| --- | --- |
+| link_prediction | head, relation, tail: int32 [b] |
+| alignment | product: int32 [b] |
+| query_product | tokens: int32 [b, l]; product: int32 [b]; known: bool [b, b] (query i matches product j) |
+| next_product | product, kind, time: int32 [b, h]; valid: bool [b, h]; target: int32 [b, h + 1] (−1 = none); profile: int32 [b, f] |
+| live | rows: int32 [t] (n_products = padding); tokens: int32 [t, l] |
+"""
+
+import functools
+import math
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from fusionjax.config import schema
+from fusionjax.data.inputs import Inputs, Sequences
+from fusionjax.data.shop import TRAIN
+from fusionjax.errors import UserError
+
+OBJECTIVES = ("link_prediction", "alignment", "query_product", "next_product")
+LENGTH_BUCKETS = (8, 20)
+"""History lengths a batch is padded to, besides `model.user.history` itself: few, because each is one compilation."""
+_SORT_BATCHES = 8
+"""Batches of histories are cut from this many shuffled batches' worth sorted by length, so that little of a batch is padding."""
+
+Batch = dict[str, dict[str, np.ndarray]]
+
+
+def active(objectives: schema.Objectives, step: int) -> tuple[str, ...]:
+    """Objectives that take part in a step: those with a weight whose turn it is."""
+    turn = []
+    for name in OBJECTIVES:
+        objective = getattr(objectives, name)
+        if objective.weight > 0 and step % objective.every == objective.offset:
+            turn.append(name)
+    return tuple(turn)
+
+
+class Shuffle:
+    """Endless epochs of 0 … n − 1, each in its own order; `rows(i)` is batch i, whatever was asked before."""
+
+    def __init__(self, n: int, batch_size: int, seed: int, name: str, length: np.ndarray | None = None) -> None:
+        self.n, self.batch_size, self.length = n, batch_size, length
+        self.key = (seed, zlib.crc32(name.encode()))
+        self.per_epoch = max(1, math.ceil(n / batch_size))
+        self.order = functools.lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Rows [per_epoch, batch_size]; the last batch is filled up from the epoch's start."""
+        generator = np.random.Generator(np.random.Philox(key=[(self.key[0] << 32) | self.key[1], epoch]))
+        order = generator.permutation(self.n)
+        if self.length is not None:
+            span = self.batch_size * _SORT_BATCHES
+            chunks = [order[start : start + span] for start in range(0, self.n, span)]
+            order = np.concatenate([chunk[np.argsort(self.length[chunk], kind="stable")] for chunk in chunks])
+        order = np.resize(order, self.per_epoch * self.batch_size).reshape(self.per_epoch, self.batch_size)
+        return order[generator.permutation(self.per_epoch)] if self.length is not None else order
+
+    def rows(self, batch: int) -> np.ndarray:
+        epoch, place = divmod(batch, self.per_epoch)
+        return self.order(epoch)[place]
+
+
+class StepSource(grain.sources.RandomAccessDataSource):
+    """Item s is the batch of step s."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run, steps: int) -> None:
+        self.inputs, self.config, self.steps = inputs, config, steps
+        self.makers: dict[str, Any] = {}
+        for name in OBJECTIVES:
+            if getattr(config.objectives, name).weight > 0:
+                self.makers[name] = _MAKERS[name](inputs, config)
+        self.live = Live(inputs, config) if uses_bank(config) else None
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        k = self.config.train.accumulate
+        turn = active(self.config.objectives, step)
+        micro: list[Batch] = []
+        for part in range(k):
+            batch: Batch = {}
+            for name in turn:
+                index = (step // getattr(self.config.objectives, name).every) * k + part
+                batch[name] = self.makers[name](index)
+            if self.live is not None:
+                batch["live"] = self.live(batch, step * k + part)
+            micro.append(batch)
+        if k == 1:
+            return micro[0]
+        return {
+            name: {field: np.stack([batch[name][field] for batch in micro]) for field in entry} for name, entry in micro[0].items()
+        }
+
+
+def uses_bank(config: schema.Run) -> bool:
+    """Whether product vectors or alignment read products' text."""
+    return "text" in config.model.product.sources or config.objectives.alignment.weight > 0
+
+
+class LinkPrediction:
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        self.triples = inputs.graph.triples(TRAIN)
+        if not len(self.triples):
+            raise UserError("objectives.link_prediction: the graph has no training edges (see data.graph)")
+        self.shuffle = Shuffle(len(self.triples), config.objectives.link_prediction.batch_size, config.seed, "link_prediction")
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        head, relation, tail = self.triples[self.shuffle.rows(index)].T
+        return {"head": head, "relation": relation, "tail": tail}
+
+
+class Alignment:
+    """Products that have both a text and a learnt entity row."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        self.products = np.flatnonzero(inputs.has_text & inputs.has_entity).astype(np.int32)
+        if not len(self.products):
+            raise UserError("objectives.alignment: no product has both a text and an edge or event to learn its entity from")
+        self.shuffle = Shuffle(len(self.products), config.objectives.alignment.batch_size, config.seed, "alignment")
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        return {"product": self.products[self.shuffle.rows(index)]}
+
+
+class QueryProduct:
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        if not len(inputs.positives) or inputs.query_tokens is None:
+            raise UserError(
+                f"objectives.query_product: no training judgment of grade ≥ {config.objectives.query_product.min_grade:g} "
+                "and no training event with a query"
+            )
+        self.tokens = inputs.query_tokens
+        self.pairs = inputs.positives
+        self.keys = (self.pairs[:, 0] << 32) | self.pairs[:, 1]  # sorted, because the pairs are
+        self.shuffle = Shuffle(len(self.pairs), config.objectives.query_product.batch_size, config.seed, "query_product")
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        query, product = self.pairs[self.shuffle.rows(index)].T
+        keys = (query[:, None] << 32) | product[None, :]
+        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return {"tokens": self.tokens[query], "product": product.astype(np.int32), "known": self.keys[found] == keys}
+
+
+class NextProduct:
+    """Windows of at most history + 1 training events; every event is foretold from those before it in its window."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        assert inputs.sequences is not None  # require_parts has checked that there are events
+        self.history = config.model.user.history
+        self.one_width = config.train.accumulate > 1  # micro-batches are stacked, so they need one shape
+        self.sequences, self.profile = train_rows(inputs.sequences), inputs.profile
+        self.user, self.start, self.stop = _windows(self.sequences.offsets, self.history + 1)
+        if not len(self.user):
+            raise UserError("objectives.next_product: no user has a training event")
+        length = self.stop - self.start
+        self.shuffle = Shuffle(len(length), config.objectives.next_product.batch_size, config.seed, "next_product", length)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        rows = self.shuffle.rows(index)
+        start, length = self.start[rows], self.stop[rows] - self.start[rows]
+        width = self.history if self.one_width else bucket(int(length.max()) - 1, self.history)
+        place = np.arange(width + 1)
+        taken = np.minimum(start[:, None] + place[None, :], len(self.sequences.product) - 1)
+        target = np.where(place[None, :] < length[:, None], self.sequences.product[taken], -1).astype(np.int32)
+        # Only a user's first window may foretell an event from the profile alone.
+        target[:, 0] = np.where(start == self.sequences.offsets[self.user[rows]], target[:, 0], -1)
+        valid = place[None, :width] < length[:, None] - 1
+        return {
+            **history_columns(self.sequences, taken[:, :width], valid),
+            "target": target,
+            "profile": self.profile[self.user[rows]],
+        }
+
+
+def history_columns(sequences: Sequences, taken: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    """The user tower's inputs for event rows `taken` [b, h]; what is not `valid` reads as 0. Times start at 0 in each row."""
+    time = sequences.time[taken]
+    origin = np.where(valid[:, :1], time[:, :1], 0)
+    return {
+        "product": np.where(valid, sequences.product[taken], 0).astype(np.int32),
+        "kind": np.where(valid, sequences.kind[taken], 0).astype(np.int32),
+        "time": np.where(valid, np.clip(time - origin, 0, 2**31 - 1), 0).astype(np.int32),
+        "valid": valid,
+    }
+
+
+def bucket(length: int, history: int) -> int:
+    """The smallest padded history length that holds `length`."""
+    return next((size for size in LENGTH_BUCKETS if length <= size < history), history)
+
+
+def train_rows(sequences: Sequences) -> Sequences:
+    """Only the training events of every user."""
+    keep = sequences.split == TRAIN
+    before = np.concatenate([[0], np.cumsum(keep)])
+    return Sequences(
+        offsets=before[sequences.offsets],
+        product=sequences.product[keep],
+        kind=sequences.kind[keep],
+        time=sequences.time[keep],
+        split=sequences.split[keep],
+    )
+
+
+def _windows(offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts every user's rows into windows of at most `size`, full ones at the end; a user with one event has one window."""
+    length = np.diff(offsets)
+    count = -(-length // size)
+    user = np.repeat(np.arange(len(length)), count)
+    nth = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    stop = offsets[1:][user] - nth * size
+    return user, np.maximum(stop - size, offsets[:-1][user]), stop
+
+
+class Live:
+    """Chooses the products whose text a step encodes with gradient: those of the batch first, then random ones."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        assert inputs.product_tokens is not None
+        self.tokens, self.n, self.seed = inputs.product_tokens, inputs.n_products, config.seed
+        self.size = min(config.text.live, self.n)
+        self.padded = config.text.live
+
+    def __call__(self, batch: Batch, index: int) -> dict[str, np.ndarray]:
+        generator = np.random.Generator(np.random.Philox(key=[(self.seed << 32) | zlib.crc32(b"live"), index]))
+        wanted = [batch[name]["product"] for name in ("query_product", "alignment") if name in batch]
+        if "next_product" in batch:
+            target = batch["next_product"]["target"]
+            wanted.append(generator.permutation(target[target >= 0])[: 4 * self.size])
+        wanted.append(generator.integers(0, self.n, 2 * self.size))
+        named = np.concatenate(wanted)
+        _, first = np.unique(named, return_index=True)
+        rows = named[np.sort(first)][: self.size]
+        padded = np.full(self.padded, self.n, np.int32)
+        padded[: len(rows)] = rows
+        tokens = np.zeros((self.padded, self.tokens.shape[1]), np.int32)
+        tokens[: len(rows)] = self.tokens[rows]
+        return {"rows": padded, "tokens": tokens}
+
+
+_MAKERS = {"link_prediction": LinkPrediction, "alignment": Alignment, "query_product": QueryProduct, "next_product": NextProduct}
+
+
+def steps_of(config: schema.Run, source: StepSource) -> int:
+    """Number of steps of a run; `epochs` are passes over the objective with the most batches."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None
+    longest = max(
+        (maker.shuffle.per_epoch * getattr(config.objectives, name).every for name, maker in source.makers.items()), default=0
+    )
+    return max(1, math.ceil(config.train.epochs * longest / config.train.accumulate))
+
+
+def stream(source: StepSource) -> grain.DatasetIterator:
+    """The batches of steps 0, 1, … in order, made ahead by threads; `get_state` / `set_state` hold the data position."""
+    dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
+    return iter(dataset)
+
+
+def example_count(batch: Batch) -> Iterator[tuple[str, int]]:
+    """Examples of each objective in a batch, for throughput."""
+    for name in OBJECTIVES:
+        if name in batch:
+            field = "head" if name == "link_prediction" else "product"
+            yield name, batch[name][field].shape[0]

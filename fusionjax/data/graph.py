@@ -1,0 +1,213 @@
+"""Catalogue → graph: products' brand, category path and attributes, co-views and co-purchases, and given triples, as one graph.
+
+Entities 0 … n_products − 1 are the products, in the shop's order; the others follow. Behaviour edges come from training events
+only and always stay in training; the other edges are held out for link prediction, both directions of a pair together, so that
+a test edge is never the reverse of a training edge.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from fusionjax.config import schema
+from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Events, Shop, text_column
+from fusionjax.errors import UserError, nearest
+
+CATEGORY_SEPARATOR = " > "
+_HOLDOUT_SEED = 20_240_229
+"""Splits belong to the data, not to a run: they never depend on the run's seed."""
+
+VIEW_KINDS = ("view", "click")
+PURCHASE_KINDS = ("cart", "purchase")
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Typed edges over entities. `head`, `relation`, `tail`: int32 [n]; `split`: int8 [n]; no triple stands twice."""
+
+    entities: np.ndarray
+    relations: tuple[str, ...]
+    n_products: int
+    head: np.ndarray
+    relation: np.ndarray
+    tail: np.ndarray
+    split: np.ndarray
+    notes: tuple[str, ...] = ()
+    """What was left out and why, for people."""
+
+    def __len__(self) -> int:
+        return len(self.head)
+
+    def triples(self, split: int | None = None) -> np.ndarray:
+        """int32 [n, 3] of one split, or of all."""
+        rows = slice(None) if split is None else self.split == split
+        return np.stack([self.head[rows], self.relation[rows], self.tail[rows]], axis=1)
+
+    def relation_counts(self) -> dict[str, dict[str, int]]:
+        """Edges of each relation by split."""
+        return {
+            name: {label: int(np.sum((self.relation == row) & (self.split == code))) for code, label in enumerate(("train", "valid", "test"))}
+            for row, name in enumerate(self.relations)
+        }
+
+
+class _Builder:
+    """Collects edges block by block; entity and relation numbers in order of first appearance."""
+
+    def __init__(self, product_ids: np.ndarray) -> None:
+        self.entity_row: dict[str, int] = {name: row for row, name in enumerate(product_ids)}
+        self.relation_row: dict[str, int] = {}
+        self.blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def entity(self, names: np.ndarray) -> np.ndarray:
+        rows, find = self.entity_row, self.entity_row.setdefault
+        return np.fromiter((find(name, len(rows)) for name in names), np.int32, len(names))
+
+    def add(self, relation: str, head: np.ndarray, tail: np.ndarray, split: int | np.ndarray = UNASSIGNED) -> None:
+        row = self.relation_row.setdefault(relation, len(self.relation_row))
+        n = len(head)
+        splits = np.broadcast_to(np.asarray(split, np.int8), (n,))
+        self.blocks.append((head.astype(np.int32), np.full(n, row, np.int32), tail.astype(np.int32), splits))
+
+
+def build_graph(shop: Shop, config: schema.Graph, split: schema.Split) -> Graph:
+    """Builds the graph the config asks for from whichever parts the shop has.
+
+    Args:
+      shop: cleaned, with splits assigned.
+      config: which edges.
+      split: shares of edges held out where no split is given.
+
+    Raises:
+      UserError: an attribute that no product has.
+    """
+    builder = _Builder(shop.products.id if shop.has("products") else text_column([]))
+    n_products = len(builder.entity_row)
+    notes: list[str] = []
+    if config.given and shop.has("triples"):
+        given = shop.triples
+        entity = builder.entity(given.entities)
+        for row, name in enumerate(given.relations):
+            rows = given.relation == row
+            builder.add(name, entity[given.head[rows]], entity[given.tail[rows]], given.split[rows])
+    if shop.has("products"):
+        _add_catalogue(builder, shop, config, notes)
+    if shop.has("products", "events"):
+        for relation, kinds, least in (("co_view", VIEW_KINDS, config.co_view), ("co_purchase", PURCHASE_KINDS, config.co_purchase)):
+            if least:
+                first, second = co_occurrences(shop.events, kinds, config.co_window, least)
+                builder.add(relation, np.concatenate([first, second]), np.concatenate([second, first]), TRAIN)
+    graph = _merge(builder, n_products, tuple(notes))
+    return dataclasses.replace(graph, split=_hold_out(graph, split))
+
+
+def _add_catalogue(builder: _Builder, shop: Shop, config: schema.Graph, notes: list[str]) -> None:
+    products = shop.products
+    if config.brand:
+        rows = np.flatnonzero(products.brand != "")
+        if len(rows):
+            builder.add("brand", rows, builder.entity(text_column(f"brand:{name}" for name in products.brand[rows])))
+    if config.category:
+        _add_categories(builder, products.category)
+    names = list(products.attributes) if config.attributes is True else list(config.attributes or ())
+    for name in names:
+        if name not in products.attributes:
+            raise UserError(f"data.graph.attributes: no product has an attribute '{name}'{nearest(name, products.attributes)}")
+        values = products.attributes[name]
+        rows = np.flatnonzero(values != "")
+        distinct = len(set(values[rows]))
+        if distinct > config.max_attribute_values:
+            notes.append(f"attribute '{name}' left out of the graph: {distinct} values > max_attribute_values {config.max_attribute_values}")
+        elif len(rows):
+            builder.add(name, rows, builder.entity(text_column(f"{name}:{value}" for value in values[rows])))
+
+
+def _add_categories(builder: _Builder, categories: np.ndarray) -> None:
+    rows = np.flatnonzero(categories != "")
+    if not len(rows):
+        return
+    builder.add("in_category", rows, builder.entity(text_column(f"category:{path}" for path in categories[rows])))
+    children: dict[str, str] = {}
+    for path in dict.fromkeys(categories[rows]):
+        levels = path.split(CATEGORY_SEPARATOR)
+        for depth in range(len(levels) - 1, 0, -1):
+            children[CATEGORY_SEPARATOR.join(levels[: depth + 1])] = CATEGORY_SEPARATOR.join(levels[:depth])
+    if children:
+        child = builder.entity(text_column(f"category:{path}" for path in children))
+        parent = builder.entity(text_column(f"category:{path}" for path in children.values()))
+        builder.add("subcategory_of", child, parent)
+
+
+def co_occurrences(events: Events, kinds: tuple[str, ...], window: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of products that one user touched within `window` training events of the given kinds, seen at least `least` times.
+
+    Returns:
+      (first, second): int32 arrays, first < second, sorted, each pair once.
+    """
+    codes = [code for code, kind in enumerate(events.kinds) if kind in kinds]
+    rows = np.flatnonzero((events.split == TRAIN) & np.isin(events.kind, codes))
+    rows = rows[np.lexsort((events.time[rows], events.user[rows]))]
+    user, product = events.user[rows], events.product[rows].astype(np.int64)
+    keys = []
+    for step in range(1, window + 1):
+        a, b = product[:-step], product[step:]
+        same = (user[:-step] == user[step:]) & (a != b)
+        keys.append((np.minimum(a, b)[same] << 32) | np.maximum(a, b)[same])
+    pairs, counts = np.unique(np.concatenate(keys) if keys else np.empty(0, np.int64), return_counts=True)
+    pairs = pairs[counts >= least]
+    return (pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32)
+
+
+def _merge(builder: _Builder, n_products: int, notes: tuple[str, ...]) -> Graph:
+    """Concatenates the blocks; of equal triples the first stays, its split the earliest any of them has (so none leaks)."""
+    if builder.blocks:
+        head, relation, tail, split = (np.concatenate(column) for column in zip(*builder.blocks, strict=True))
+    else:
+        head = relation = tail = np.empty(0, np.int32)
+        split = np.empty(0, np.int8)
+    key = np.stack([head, relation, tail], axis=1)
+    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    earliest = np.full(len(first), TEST, np.int8)
+    np.minimum.at(earliest, inverse.reshape(-1), split)
+    order = np.argsort(first, kind="stable")
+    rows = first[order]
+    return Graph(
+        entities=text_column(builder.entity_row),
+        relations=tuple(builder.relation_row),
+        n_products=n_products,
+        head=head[rows],
+        relation=relation[rows],
+        tail=tail[rows],
+        split=earliest[order],
+        notes=notes,
+    )
+
+
+def _hold_out(graph: Graph, shares: schema.Split) -> np.ndarray:
+    """Assigns a split to every edge that has none; entities and relations of held-out edges always occur in training."""
+    split = graph.split.copy()
+    free = np.flatnonzero(split == UNASSIGNED)
+    if not len(free):
+        return split
+    low = np.minimum(graph.head, graph.tail).astype(np.int64)
+    high = np.maximum(graph.head, graph.tail).astype(np.int64)
+    pairs, pair = np.unique((low[free] << 32) | high[free], return_inverse=True)
+    draw = np.random.Generator(np.random.Philox(_HOLDOUT_SEED)).random(len(pairs))[pair.reshape(-1)]
+    split[free] = np.where(draw < shares.test_share, TEST, np.where(draw < shares.test_share + shares.valid_share, VALID, TRAIN))
+    # A pair already fixed to training by other edges (co-purchases, given splits) must not be held out in another relation.
+    fixed = np.unique(((low << 32) | high)[(graph.split == TRAIN)])
+    split[free[np.isin((low[free] << 32) | high[free], fixed)]] = TRAIN
+    for _ in range(8):  # moving an edge to training can only add known entities: converges at once in practice
+        known_entity = np.zeros(len(graph.entities), bool)
+        known_relation = np.zeros(len(graph.relations), bool)
+        train = split == TRAIN
+        known_entity[graph.head[train]] = known_entity[graph.tail[train]] = True
+        known_relation[graph.relation[train]] = True
+        seen = known_entity[graph.head] & known_entity[graph.tail] & known_relation[graph.relation]
+        moved = free[~seen[free] & (split[free] != TRAIN)]
+        if not len(moved):
+            break
+        # Both directions of a pair move together.
+        back = np.isin((low[free] << 32) | high[free], np.unique((low[moved] << 32) | high[moved]))
+        split[free[back]] = TRAIN
+    return split

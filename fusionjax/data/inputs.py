@@ -1,0 +1,191 @@
+"""What training and evaluation read: a shop turned into index arrays, once, on the host.
+
+`Inputs` is a pure function of shop, config and tokeniser. Only training rows enter what objectives see; the test of that is
+`tests/data/test_leakage.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fusionjax.config import schema
+from fusionjax.data.graph import Graph, build_graph
+from fusionjax.data.shop import TRAIN, Events, Shop
+from fusionjax.data.split import order_events, user_ranges
+from fusionjax.data.text import Tokenizer, learn_or_load, product_texts
+
+KIND_STRENGTH = {"view": 1, "click": 2, "cart": 3, "purchase": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Users' events in one flat, ordered list: user u owns rows `offsets[u]:offsets[u + 1]`.
+
+    Successive events of one user on one product are merged into one, of the strongest kind.
+    """
+
+    offsets: np.ndarray
+    product: np.ndarray
+    kind: np.ndarray
+    time: np.ndarray
+    split: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    shop: Shop
+    graph: Graph
+    tokenizer: Tokenizer | None
+    product_tokens: np.ndarray | None
+    """int32 [n_products, l]."""
+    query_tokens: np.ndarray | None
+    """int32 [n_queries, l]."""
+    has_text: np.ndarray
+    """bool [n_products]: the product has at least one token besides [CLS] and [SEP]."""
+    has_entity: np.ndarray
+    """bool [n_products]: training triples or events touch the product, so that its entity row is learnt."""
+    train_counts: np.ndarray
+    """int64 [n_products]: training events on the product."""
+    sequences: Sequences | None
+    profile: np.ndarray
+    """int32 [n_users, f]; 0 = unknown."""
+    profile_values: tuple[tuple[str, tuple[str, ...]], ...]
+    """Field name and its values (row 0 = unknown), for each profile column."""
+    positives: np.ndarray
+    """int64 [n, 2] sorted, unique: (query, product) pairs that training may know to match."""
+
+    @property
+    def n_products(self) -> int:
+        return len(self.shop.products) if self.shop.has("products") else 0
+
+
+def text_needed(config: schema.Run) -> bool:
+    """Whether any tower of this run reads text."""
+    return "text" in config.model.product.sources or config.objectives.alignment.weight > 0 or config.objectives.query_product.weight > 0
+
+
+def entities_needed(config: schema.Run) -> bool:
+    """Whether any part of this run reads the entity table."""
+    return "entity" in config.model.product.sources or config.objectives.alignment.weight > 0 or config.objectives.link_prediction.weight > 0
+
+
+def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Callable[[str], None] = print) -> Inputs:
+    """Turns a cleaned, split shop into the arrays of a run.
+
+    Args:
+      tokenizer_dir: where the run's tokeniser is, or will be written.
+
+    Raises:
+      UserError: an objective with a weight asks for a part the shop lacks.
+    """
+    require_parts(shop, config)
+    n_products = len(shop.products) if shop.has("products") else 0
+    graph = build_graph(shop, config.data.graph, config.data.split)
+    for note in graph.notes:
+        log(f"graph: {note}")
+    positives = _positives(shop, config.objectives.query_product)
+    tokenizer = product_tokens = query_tokens = None
+    has_text = np.zeros(n_products, bool)
+    if text_needed(config):
+        texts = product_texts(shop.products, config.text.fields) if n_products else []
+        queries = list(shop.queries.text) if shop.has("queries") else []
+        train_queries = [queries[row] for row in np.unique(positives[:, 0])]
+        tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
+        if n_products:
+            product_tokens = tokenizer.rows(texts, config.text.max_length)
+            has_text = (product_tokens != 0).sum(1) > 2
+        query_tokens = tokenizer.rows(queries, config.text.max_length) if queries else None
+    sequences = build_sequences(shop) if shop.has("products", "events") else None
+    counts = np.zeros(n_products, np.int64)
+    if shop.has("products", "events"):
+        counts = np.bincount(shop.events.product[shop.events.split == TRAIN], minlength=n_products)
+    profile, values = _profile(shop)
+    return Inputs(
+        shop=shop,
+        graph=graph,
+        tokenizer=tokenizer,
+        product_tokens=product_tokens,
+        query_tokens=query_tokens,
+        has_text=has_text,
+        has_entity=_has_entity(graph, counts, config),
+        train_counts=counts,
+        sequences=sequences,
+        profile=profile,
+        profile_values=values,
+        positives=positives,
+    )
+
+
+def require_parts(shop: Shop, config: schema.Run) -> None:
+    """Raises `UserError` if an objective with a weight, or a named task, asks for a part the shop lacks."""
+    weights = config.objectives
+    if weights.next_product.weight > 0:
+        shop.require("products", "users", "events", purpose="objectives.next_product")
+    if weights.query_product.weight > 0:
+        shop.require("products", "queries", purpose="objectives.query_product")
+    if weights.alignment.weight > 0:
+        shop.require("products", purpose="objectives.alignment")
+    if weights.link_prediction.weight > 0 and not (shop.has("triples") or shop.has("products")):
+        shop.require("triples", purpose="objectives.link_prediction")
+    needs = {"search": ("products", "queries", "judgments"), "recommendation": ("products", "users", "events"), "link_prediction": ()}
+    for task in config.evaluation.tasks or ():
+        shop.require(*needs[task], purpose=f"evaluation.tasks: {task}")
+
+
+def build_sequences(shop: Shop) -> Sequences:
+    """Orders events by user and time and merges runs of events on one product."""
+    events: Events = shop.events
+    n_users = len(shop.users) if shop.has("users") else int(events.user.max(initial=-1)) + 1
+    rows = order_events(events)
+    user, product, split = events.user[rows], events.product[rows], events.split[rows]
+    same = (user[1:] == user[:-1]) & (product[1:] == product[:-1]) & (split[1:] == split[:-1])
+    starts = np.flatnonzero(np.concatenate([[True], ~same])) if len(rows) else np.empty(0, np.int64)
+    strength = np.array([KIND_STRENGTH.get(name, 0) for name in events.kinds], np.int32) * 256 + np.arange(len(events.kinds))
+    kind = np.maximum.reduceat(strength[events.kind[rows]], starts) % 256 if len(starts) else events.kind[:0]
+    first = rows[starts]
+    merged = events.take(first)
+    offsets = user_ranges(merged, n_users)
+    return Sequences(offsets=offsets, product=merged.product, kind=kind.astype(np.int32), time=merged.time, split=merged.split)
+
+
+def _positives(shop: Shop, config: schema.QueryProduct) -> np.ndarray:
+    """Training pairs of query and product: judged well enough, or an event that carries the query."""
+    pairs = [np.empty((0, 2), np.int64)]
+    if shop.has("queries", "judgments"):
+        rows = (shop.judgments.split == TRAIN) & (shop.judgments.grade >= config.min_grade)
+        pairs.append(np.stack([shop.judgments.query[rows], shop.judgments.product[rows]], axis=1).astype(np.int64))
+    if config.from_events and shop.has("queries", "events"):
+        events = shop.events
+        rows = (events.split == TRAIN) & (events.query >= 0)
+        if shop.has("judgments"):  # a query held out for search teaches nothing, not even through events
+            held_out = np.unique(shop.judgments.query[shop.judgments.split != TRAIN])
+            rows &= ~np.isin(events.query, held_out)
+        pairs.append(np.stack([events.query[rows], events.product[rows]], axis=1).astype(np.int64))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _has_entity(graph: Graph, counts: np.ndarray, config: schema.Run) -> np.ndarray:
+    known = np.zeros(len(counts), bool)
+    if config.objectives.next_product.weight > 0:
+        known |= counts > 0
+    if config.objectives.link_prediction.weight > 0:
+        train = graph.triples(TRAIN)
+        ends = np.concatenate([train[:, 0], train[:, 2]])
+        known[ends[ends < len(counts)]] = True
+    return known
+
+
+def _profile(shop: Shop) -> tuple[np.ndarray, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Profile fields as codes; a field with more than 1,000 values (a name, an address) says nothing in common and is left out."""
+    if not shop.has("users"):
+        return np.zeros((0, 0), np.int32), ()
+    columns, values = [], []
+    for name, column in shop.users.profile.items():
+        distinct = sorted(set(column) - {""})
+        if distinct and len(distinct) <= 1000:
+            code = {"": 0, **{value: row for row, value in enumerate(distinct, 1)}}
+            columns.append(np.fromiter((code[value] for value in column), np.int32, len(column)))
+            values.append((name, ("", *distinct)))
+    return np.stack(columns, axis=1) if columns else np.zeros((len(shop.users), 0), np.int32), tuple(values)
