@@ -1,0 +1,148 @@
+"""The joint model: one parameter tree, one method for each thing a tower computes.
+
+`Layout` is static and says which parts exist; a part that no objective and no product source needs has no parameters.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fusionjax.models import bert, scorers
+from fusionjax.models.towers import ProductTower, QueryTower, UserTower
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Sizes and switches; everything `JointModel` needs to be built, hashable, plain."""
+
+    dim: int
+    sources: tuple[str, ...]
+    n_products: int
+    n_entities: int
+    n_relations: int
+    encoder: bert.BertConfig | None
+    pooling: str
+    max_length: int
+    entity_dim: int
+    scorer: str
+    norm: int
+    margin: float
+    align: bool
+    query: bool
+    user: bool
+    history: int
+    user_layers: int
+    user_heads: int
+    user_dropout: float
+    n_kinds: int
+    profile_sizes: tuple[int, ...]
+    recency: bool
+    temperature: float
+    bfloat16: bool = False
+
+    @property
+    def uses_bank(self) -> bool:
+        """Whether products' text vectors are needed at all."""
+        return "text" in self.sources or self.align
+
+    @property
+    def uses_entities(self) -> bool:
+        return self.entity_dim > 0
+
+
+class JointModel(nn.Module):
+    layout: Layout
+
+    def setup(self) -> None:
+        at = self.layout
+        dtype = jnp.bfloat16 if at.bfloat16 else jnp.float32
+        if at.encoder is not None:
+            self.encoder = bert.Bert(at.encoder, dtype)
+        if at.uses_entities:
+            init = nn.initializers.normal(0.1)
+            self.entities = nn.Embed(max(at.n_entities, 1), at.entity_dim, embedding_init=init)
+            if at.n_relations:
+                self.relations = nn.Embed(at.n_relations, at.entity_dim, embedding_init=init)
+        if at.n_products:
+            self.product = ProductTower(at.dim, at.sources, at.align, dtype)
+        if at.query:
+            self.query = QueryTower(at.dim, dtype)
+        if at.user:
+            self.user = UserTower(
+                at.dim, at.history, at.user_layers, at.user_heads, at.user_dropout, at.n_kinds, at.profile_sizes, at.recency, dtype
+            )
+        start = nn.initializers.constant(-jnp.log(at.temperature))
+        for name in ("alignment", "query_product", "next_product"):
+            setattr(self, f"{name}_log_scale", self.param(f"{name}_log_scale", start, ()))
+
+    def scale(self, objective: str) -> Float[Array, ""]:
+        """1 / the learned temperature of an objective, at most 100 (as CLIP bounds it)."""
+        return jnp.exp(jnp.minimum(getattr(self, f"{objective}_log_scale"), jnp.log(100.0)))
+
+    def encode(self, tokens: Int[Array, "b l"], deterministic: bool = True) -> Float[Array, "b d"]:
+        """Pooled text vectors of token rows, float32."""
+        return bert.pool(self.encoder(tokens, deterministic), tokens, self.layout.pooling)
+
+    def entity_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
+        return self.entities(rows)
+
+    def relation_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
+        return self.relations(rows)
+
+    def score(self, head: Float[Array, "... e"], relation: Float[Array, "... e"], tail: Float[Array, "... e"]) -> Float[Array, "..."]:
+        """Plausibility of triples given as vectors; broadcasts."""
+        return scorers.scorer(self.layout.scorer, norm=self.layout.norm, margin=self.layout.margin)(head, relation, tail)
+
+    def products(
+        self, rows: Int[Array, "b"], text: Float[Array, "b d"] | None, has_text: Bool[Array, "b"], has_entity: Bool[Array, "b"]
+    ) -> Float[Array, "b p"]:
+        """Product vectors of the products `rows`, whose text vectors are `text`. Not normalised."""
+        entity = self.entities(rows) if "entity" in self.layout.sources else None
+        return self.product(text, entity, has_text, has_entity)
+
+    def text_side(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
+        """The text's part of a product vector, for alignment."""
+        return self.product.side("text", text, jnp.ones(text.shape[0], bool))
+
+    def entity_side(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
+        """The entity's part of a product vector, for alignment."""
+        return self.product.side("entity", self.entities(rows), jnp.ones(rows.shape[0], bool))
+
+    def queries(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
+        """Query vectors from text vectors. Not normalised."""
+        return self.query(text)
+
+    def users(
+        self,
+        products: Float[Array, "b l p"],
+        kind: Int[Array, "b l"],
+        time: Int[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        profile: Int[Array, "b f"],
+        deterministic: bool = True,
+    ) -> Float[Array, "b m p"]:
+        """User vectors after 0 … l events. Not normalised."""
+        return self.user(products, kind, time, valid, profile, deterministic)
+
+    def __call__(self) -> None:
+        """Touches every part once, so that `init` creates all parameters."""
+        at = self.layout
+        row, yes = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
+        text = self.encode(jnp.ones((1, at.max_length), jnp.int32)) if at.encoder is not None else None
+        if at.uses_entities:
+            self.entities(row)
+            if at.n_relations:
+                self.relations(row)
+        if at.n_products:
+            products = self.products(row, text, yes, yes)
+            if at.align:
+                self.text_side(text)
+                self.entity_side(row)
+            if at.user:
+                sequence = jnp.broadcast_to(products[:, None], (1, at.history, at.dim))
+                zeros = jnp.zeros((1, at.history), jnp.int32)
+                self.users(sequence, zeros, zeros, zeros == 0, jnp.zeros((1, len(at.profile_sizes)), jnp.int32))
+        if at.query:
+            self.queries(text)
