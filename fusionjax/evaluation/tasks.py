@@ -1,0 +1,207 @@
+"""The three tasks on a model and a shop: which examples, which vectors, which baselines. The measuring itself is in its own files."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fusionjax.config import schema
+from fusionjax.data.inputs import Inputs
+from fusionjax.data.shop import SPLITS, TEST
+from fusionjax.errors import UserError, nearest
+from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
+from fusionjax.evaluation.metrics import Result
+from fusionjax.evaluation.ranking import Ragged, VectorScorer
+from fusionjax.evaluation.recommendation import evaluate_recommendation
+from fusionjax.evaluation.search import Judged, evaluate_search
+from fusionjax.inference import Encoder
+from fusionjax.models import scorers
+from fusionjax.objectives import normalise
+
+TASKS = ("link_prediction", "search", "recommendation")
+OBJECTIVE_OF = {"link_prediction": "link_prediction", "search": "query_product", "recommendation": "next_product"}
+"""A model can do a task if it was trained on its objective."""
+MAIN_METRIC = {"link_prediction": "mrr", "search": "ndcg@10", "recommendation": "ndcg@10"}
+"""What `train.select: mean` averages."""
+_SAMPLE_SEED = 7
+_SCORE_FLOATS = 1 << 25
+"""Largest number of floats a block of triple scores may pass through (128 MiB): batch × block × dim."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendationCases:
+    """Users with something to find: `user[i]` read up to event row `before[i]`, wanted `targets[i]`, already known `seen[i]`."""
+
+    user: np.ndarray
+    before: np.ndarray
+    targets: Ragged
+    seen: Ragged
+
+
+def tasks_of(config: schema.Run, inputs: Inputs, split: int = TEST) -> tuple[str, ...]:
+    """Tasks the run is measured on: the named ones, or all that the shop has examples for and the model is trained for.
+
+    Raises:
+      UserError: a named task lacks its objective or its examples.
+    """
+    possible = []
+    for task in TASKS:
+        reasons = []
+        if getattr(config.objectives, OBJECTIVE_OF[task]).weight <= 0:
+            reasons.append(f"objectives.{OBJECTIVE_OF[task]}.weight is 0")
+        if not _count(task, inputs, split, config):
+            reasons.append(f"the shop has no {SPLITS[split]} examples for it")
+        if not reasons:
+            possible.append(task)
+        elif config.evaluation.tasks and task in config.evaluation.tasks:
+            raise UserError(f"evaluation.tasks: {task} cannot be measured: {'; '.join(reasons)}")
+    return tuple(task for task in possible if not config.evaluation.tasks or task in config.evaluation.tasks)
+
+
+def _count(task: str, inputs: Inputs, split: int, config: schema.Run) -> int:
+    if task == "link_prediction":
+        return int((inputs.graph.split == split).sum())
+    if task == "search":
+        return int((inputs.shop.judgments.split == split).sum()) if inputs.shop.has("queries", "judgments", "products") else 0
+    return len(recommendation_cases(inputs, split, config.evaluation).user) if inputs.sequences is not None else 0
+
+
+def recommendation_cases(inputs: Inputs, split: int, config: schema.Evaluation, most: int = 0) -> RecommendationCases:
+    """Users with events in `split`, their history being every event of an earlier split.
+
+    With `exclude_seen` only products new to the user are to be found, for the others are never recommended.
+    """
+    sequences = inputs.sequences
+    assert sequences is not None
+    n_users = len(sequences.offsets) - 1
+    user_of = np.repeat(np.arange(n_users), np.diff(sequences.offsets))
+    before = sequences.offsets[:-1] + np.bincount(user_of[sequences.split < split], minlength=n_users)
+    history = Ragged.from_pairs(
+        user_of[sequences.split < split], sequences.product[sequences.split < split], n_users
+    ).distinct()
+    targets = Ragged.from_pairs(
+        user_of[sequences.split == split], sequences.product[sequences.split == split], n_users
+    ).distinct()
+    if config.exclude_seen:
+        targets = targets.without(history)
+    user = sample(np.flatnonzero(targets.lengths() > 0), most)
+    return RecommendationCases(user, before[user], targets.take(user), history.take(user))
+
+
+def sample(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the rows (0: all), always the same ones, in order."""
+    if not most or len(rows) <= most:
+        return rows
+    return np.sort(np.random.Generator(np.random.Philox(_SAMPLE_SEED)).choice(rows, most, replace=False))
+
+
+def search_rows(inputs: Inputs, split: int, most: int = 0) -> Judged:
+    """Judgments of a split, of at most `most` queries."""
+    judgments = inputs.shop.judgments
+    rows = np.flatnonzero(judgments.split == split)
+    queries = sample(np.unique(judgments.query[rows]), most)
+    rows = rows[np.isin(judgments.query[rows], queries)]
+    return Judged(judgments.query[rows], judgments.product[rows], judgments.grade[rows])
+
+
+def evaluate_model(
+    encoder: Encoder, bank: Any, inputs: Inputs, config: schema.Run, split: int, most: int = 0
+) -> dict[str, Result]:
+    """Measures the model on every task of the run.
+
+    Args:
+      bank: text vectors of all products, encoded with the encoder's parameters.
+      split: VALID or TEST.
+      most: examples a task at most; 0: all.
+    """
+    settings = config.evaluation
+    tasks = tasks_of(config, inputs, split)
+    raw = unit = None
+    if "search" in tasks or "recommendation" in tasks:
+        raw = encoder.products(bank, inputs)
+        unit = np.asarray(normalise(jnp.asarray(raw)))
+    results: dict[str, Result] = {}
+    for task in tasks:
+        if task == "link_prediction":
+            results[task] = _link_prediction(encoder, inputs, config, split, most)
+        elif task == "search":
+            judged = search_rows(inputs, split, most)
+            rows, position = np.unique(judged.query, return_inverse=True)
+            assert inputs.query_tokens is not None
+            vectors = np.zeros((len(inputs.query_tokens), encoder.model.layout.dim), np.float32)
+            vectors[rows] = encoder.queries(inputs.query_tokens[rows])
+            results[task] = evaluate_search(
+                VectorScorer(vectors, unit), judged, batch_size=settings.batch_size, block=settings.block
+            )
+        else:
+            cases = recommendation_cases(inputs, split, settings, most)
+            assert inputs.sequences is not None and raw is not None
+            users = encoder.users(raw, inputs.sequences, cases.user, cases.before, inputs.profile)
+            found = evaluate_recommendation(
+                VectorScorer(users, unit),
+                np.arange(len(cases.user)),
+                cases.targets,
+                cases.seen if settings.exclude_seen else None,
+                inputs.train_counts,
+                batch_size=settings.batch_size,
+                block=settings.block,
+            )
+            found.per_example["user"] = cases.user[found.per_example["user"]]
+            results[task] = found
+    return results
+
+
+def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split: int, most: int) -> Result:
+    at = encoder.model.layout
+    triples = inputs.graph.triples(split)
+    triples = triples[sample(np.arange(len(triples)), most)]
+    entities, relations = encoder.params["entities"]["embedding"], encoder.params["relations"]["embedding"]
+    tails, heads = triple_scores(at.scorer, at.norm, at.margin)
+    batch = min(config.evaluation.batch_size, 128)
+    block = max(1, min(config.evaluation.block, _SCORE_FLOATS // (batch * at.entity_dim)))
+    return evaluate_link_prediction(
+        tails,
+        heads,
+        triples,
+        KnownTrue.of(inputs.graph.triples()),  # of every split
+        at.n_entities,
+        params={"entities": entities, "relations": relations},
+        candidates=entities,
+        batch_size=batch,
+        block=block,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def triple_scores(name: str, norm: int, margin: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(score of every tail, score of every head) of a batch of anchors: one object a setting, so that it compiles once."""
+    score = scorers.scorer(name, norm=norm, margin=margin)
+
+    def tails(params: Any, head: Any, relation: Any, candidates: Any) -> Any:
+        return score(params["entities"][head][:, None], params["relations"][relation][:, None], candidates[None])
+
+    def heads(params: Any, tail: Any, relation: Any, candidates: Any) -> Any:
+        return score(candidates[None], params["relations"][relation][:, None], params["entities"][tail][:, None])
+
+    return tails, heads
+
+
+def selection(config: schema.Train, results: dict[str, Result]) -> float:
+    """The number by which the best checkpoint is chosen, higher is better.
+
+    Raises:
+      UserError: `train.select` names a task or metric that was not measured.
+    """
+    if config.select == "mean":
+        return float(np.mean([result.metrics[MAIN_METRIC[task]] for task, result in results.items()])) if results else 0.0
+    task, _, metric = config.select.partition("/")
+    if task not in results:
+        raise UserError(f"train.select: '{config.select}': no task '{task}' was measured{nearest(task, results)}")
+    if metric not in results[task].metrics:
+        raise UserError(
+            f"train.select: '{config.select}': {task} has no metric '{metric}'{nearest(metric, results[task].metrics)}"
+        )
+    return results[task].metrics[metric]

@@ -1,0 +1,125 @@
+"""Vectors from a trained model, in batches of bounded memory: the text bank, products, queries, users.
+
+Every function is compiled once for each padded shape (few: text lengths and history lengths come in buckets).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusionjax.data.batches import bucket, history_columns
+from fusionjax.data.inputs import Inputs, Sequences
+from fusionjax.models.joint import JointModel
+from fusionjax.objectives import normalise
+
+TEXT_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Padded lengths token rows are cut to when nothing longer is in the batch."""
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _encode(model: JointModel, params: Any, tokens: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, tokens, method="encode")
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _products(model: JointModel, params: Any, rows: Any, text: Any, has_text: Any, has_entity: Any) -> jax.Array:
+    return model.apply({"params": params}, rows, text, has_text, has_entity, method="products")
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _queries(model: JointModel, params: Any, text: jax.Array) -> jax.Array:
+    return normalise(model.apply({"params": params}, text, method="queries"))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _users(model: JointModel, params: Any, products: jax.Array, columns: Any, profile: jax.Array) -> jax.Array:
+    """The last output of each row: after all its valid events."""
+    out = model.apply(
+        {"params": params}, products[columns["product"]], columns["kind"], columns["time"], columns["valid"], profile, method="users"
+    )
+    last = columns["valid"].sum(1)
+    return normalise(jnp.take_along_axis(out, last[:, None, None], axis=1)[:, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A model with its parameters."""
+
+    model: JointModel
+    params: Any
+    batch_size: int = 256
+
+    def text(self, tokens: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; sorted by length, so that little padding is computed."""
+        assert self.model.layout.encoder is not None
+        out = np.zeros((len(tokens), self.model.layout.encoder.width), np.float32)
+        length = (tokens != 0).sum(1)
+        order = np.argsort(length, kind="stable")
+        for rows, size in _batches(order, self.batch_size):
+            longest = int(length[rows].max(initial=1))
+            width = next((cut for cut in TEXT_LENGTHS if longest <= cut < tokens.shape[1]), tokens.shape[1])
+            out[rows[:size]] = np.asarray(_encode(self.model, self.params, tokens[rows, :width]))[:size]
+            if progress is not None:
+                progress(size)
+        return out
+
+    def products(self, bank: Any, inputs: Inputs) -> np.ndarray:
+        """Raw (not normalised) product vectors, float32 [n, p]; normalise for cosines, as they are for the user tower."""
+        n = inputs.n_products
+        out = np.zeros((n, self.model.layout.dim), np.float32)
+        size = max(self.batch_size, 4096)
+        for rows, valid in _batches(np.arange(n), size):
+            text = jnp.asarray(bank)[rows] if self.model.layout.uses_bank else None
+            vectors = _products(self.model, self.params, rows, text, inputs.has_text[rows], inputs.has_entity[rows])
+            out[rows[:valid]] = np.asarray(vectors)[:valid]
+        return out
+
+    def titles(self, tokens: np.ndarray) -> np.ndarray:
+        """Unit vectors of texts as products nobody knows: no entity row (a title typed in, a product of another shop)."""
+        text = self.text(tokens)
+        rows = np.zeros(len(text), np.int32)
+        vectors = _products(self.model, self.params, rows, text, (tokens != 0).sum(1) > 2, np.zeros(len(text), bool))
+        return np.asarray(normalise(vectors))
+
+    def queries(self, tokens: np.ndarray) -> np.ndarray:
+        """Unit query vectors, float32 [n, p], of token rows."""
+        text = self.text(tokens)
+        out = [
+            np.asarray(_queries(self.model, self.params, text[rows]))[:size] for rows, size in _batches(np.arange(len(text)), self.batch_size)
+        ]
+        return np.concatenate(out) if out else np.zeros((0, self.model.layout.dim), np.float32)
+
+    def users(self, products: np.ndarray, sequences: Sequences, user: np.ndarray, before: np.ndarray, profile: np.ndarray) -> np.ndarray:
+        """Unit user vectors, float32 [n, p].
+
+        Args:
+          products: raw product vectors.
+          sequences: all users' events.
+          user: int [n].
+          before: int [n], the first event row that is not read; the history ends just before it.
+          profile: int32 [n_users, f].
+        """
+        history = self.model.layout.history
+        first = np.maximum(sequences.offsets[user], before - history)
+        length = before - first
+        out = np.zeros((len(user), self.model.layout.dim), np.float32)
+        on_device = jnp.asarray(products)
+        for rows, size in _batches(np.argsort(length, kind="stable"), self.batch_size):
+            place = np.arange(bucket(int(length[rows].max(initial=0)), history))
+            taken = np.minimum(first[rows, None] + place[None, :], max(len(sequences.product) - 1, 0))
+            columns = history_columns(sequences, taken, place[None, :] < length[rows, None])
+            fields = profile[user[rows]][:, : len(self.model.layout.profile_sizes)]
+            out[rows[:size]] = np.asarray(_users(self.model, self.params, on_device, columns, fields))[:size]
+        return out
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts `rows` into batches of exactly `size` (the last repeats its first row) and says how many of each count."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield np.concatenate([part, np.repeat(part[:1], size - len(part))]), len(part)

@@ -1,0 +1,86 @@
+"""Checkpoints with Orbax (v1): the latest states to resume from, and the best parameters to use.
+
+`checkpoints/latest/STEP` holds the whole state and, as metadata, the data position and what the loop remembers;
+`checkpoints/best/STEP` holds parameters and text bank. Orbax writes beside and renames, so a killed save leaves nothing behind.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from fusionjax.errors import UserError
+from fusionjax.training.state import TrainState
+
+_policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """Both series of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        def series(name: str, keep: int) -> ocp.training.Checkpointer:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            return ocp.training.Checkpointer(
+                (folder / name).absolute(), preservation_policy=_policies.LatestN(keep), cleanup_tmp_directories=True
+            )
+
+        self.latest, self.best = series("latest", 2), series("best", 1)
+
+    def save(self, state: TrainState, memory: dict[str, Any]) -> None:
+        """Saves the state with the loop's memory (JSON: data position, best validation, …)."""
+        step = int(state.step)
+        if self.latest_step() != step:
+            self.latest.save(step, _plain(state), force=True, custom_metadata=memory)
+
+    def latest_step(self) -> int | None:
+        found = self.latest.latest
+        return None if found is None else found.step
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest state, placed like `like`, and its memory; `None` if there is none.
+
+        Raises:
+          UserError: the checkpoint is of another model.
+        """
+        step = self.latest_step()
+        if step is None:
+            return None
+        try:
+            found = self.latest.load(step, jax.tree.map(_abstract, _plain(like)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.latest.directory}/{step}: this checkpoint does not fit the model of the config: {error}") from error
+        return TrainState(**found), dict(self.latest.metadata(step).custom_metadata)
+
+    def save_best(self, state: TrainState, validation: dict[str, Any]) -> None:
+        """Saves parameters and bank as the best so far; saving a step twice (after a resume) changes nothing."""
+        step = int(state.step)
+        found = self.best.latest
+        if found is not None and found.step >= step:
+            return
+        self.best.save(step, {"params": state.params, "bank": state.bank}, force=True, custom_metadata=validation)
+
+    def load_best(self) -> tuple[int, Any, Any, dict[str, Any]]:
+        """(step, parameters, bank, validation record) of the best checkpoint.
+
+        Raises:
+          UserError: the run has none.
+        """
+        found = self.best.latest
+        if found is None:
+            raise UserError(f"{self.best.directory}: no checkpoint there; train the run first")
+        tree = self.best.load(found.step)
+        return found.step, tree["params"], tree["bank"], dict(self.best.metadata(found.step).custom_metadata)
+
+    def close(self) -> None:
+        self.latest.close()
+        self.best.close()
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "bank": state.bank}
+
+
+def _abstract(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

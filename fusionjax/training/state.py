@@ -1,0 +1,97 @@
+"""What a training step carries: parameters, optimiser, text bank, step number. All else is a function of config and data."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fusionjax.config import schema
+from fusionjax.data.inputs import Inputs, entities_needed, text_needed
+from fusionjax.models.bert import BertConfig
+from fusionjax.models.joint import JointModel, Layout
+
+Params = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    step: jax.Array
+    """int32 []: steps done."""
+    params: Params
+    opt_state: optax.OptState
+    bank: jax.Array
+    """float32 [n_products, d]: every product's pooled text vector as last encoded; [0, 0] where no tower reads it."""
+
+
+@flax.struct.dataclass
+class Catalogue:
+    """Facts about the products that the step reads and never changes."""
+
+    has_text: jax.Array
+    has_entity: jax.Array
+    log_frequency: jax.Array
+    """float32 [n_products]: log share of training events, at least one event each (for logQ)."""
+
+
+def layout(config: schema.Run, inputs: Inputs) -> Layout:
+    """Sizes and switches of the joint model for this run's data."""
+    text, model, objectives = config.text, config.model, config.objectives
+    user = objectives.next_product.weight > 0
+    encoder = None
+    if text_needed(config):
+        assert inputs.tokenizer is not None
+        encoder = BertConfig(
+            vocab_size=inputs.tokenizer.vocab_size,
+            width=text.width,
+            layers=text.layers,
+            heads=text.heads,
+            feed_forward=text.feed_forward,
+            max_positions=max(text.max_length, 64),
+            dropout=text.dropout,
+        )
+    return Layout(
+        dim=model.dim,
+        sources=tuple(sorted(model.product.sources)),
+        n_products=inputs.n_products,
+        n_entities=len(inputs.graph.entities),
+        n_relations=len(inputs.graph.relations) if objectives.link_prediction.weight > 0 else 0,
+        encoder=encoder,
+        pooling=text.pooling,
+        max_length=text.max_length,
+        entity_dim=model.entity.dim if entities_needed(config) else 0,
+        scorer=model.entity.scorer,
+        norm=model.entity.norm,
+        margin=model.entity.margin,
+        align=objectives.alignment.weight > 0,
+        query=objectives.query_product.weight > 0,
+        user=user,
+        history=model.user.history,
+        user_layers=model.user.layers,
+        user_heads=model.user.heads,
+        user_dropout=model.user.dropout,
+        n_kinds=len(inputs.shop.events.kinds) if user and model.user.kind else 0,
+        profile_sizes=tuple(len(values) for _, values in inputs.profile_values) if user and model.user.profile else (),
+        recency=model.user.recency,
+        temperature=objectives.temperature,
+        bfloat16=config.train.precision == "bfloat16",
+    )
+
+
+def catalogue(inputs: Inputs) -> Catalogue:
+    counts = np.maximum(inputs.train_counts, 1).astype(np.float64)
+    return Catalogue(
+        has_text=jnp.asarray(inputs.has_text),
+        has_entity=jnp.asarray(inputs.has_entity),
+        log_frequency=jnp.asarray(np.log(counts / max(counts.sum(), 1.0)), jnp.float32),
+    )
+
+
+def create(model: JointModel, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
+    """A fresh state; the bank is zeros until `refresh` encodes it."""
+    params = model.init(jax.random.key(seed))["params"]
+    width = model.layout.encoder.width if model.layout.uses_bank and model.layout.encoder else 0
+    bank = jnp.zeros((model.layout.n_products if width else 0, width), jnp.float32)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimiser.init(params), bank=bank)
