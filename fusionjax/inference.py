@@ -6,7 +6,7 @@ Every function is compiled once for each padded shape (few: text lengths and his
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +23,30 @@ TEXT_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 @functools.partial(jax.jit, static_argnames="model")
 def _encode(model: JointModel, params: Any, tokens: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, tokens, method="encode")
+    return cast(jax.Array, model.apply({"params": params}, tokens, method="encode"))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _products(model: JointModel, params: Any, rows: Any, text: Any, has_text: Any, has_entity: Any) -> jax.Array:
-    return model.apply({"params": params}, rows, text, has_text, has_entity, method="products")
+    return cast(jax.Array, model.apply({"params": params}, rows, text, has_text, has_entity, method="products"))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _queries(model: JointModel, params: Any, text: jax.Array) -> jax.Array:
-    return normalise(model.apply({"params": params}, text, method="queries"))
+    return normalise(cast(jax.Array, model.apply({"params": params}, text, method="queries")))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _users(model: JointModel, params: Any, products: jax.Array, columns: Any, profile: jax.Array) -> jax.Array:
     """The last output of each row: after all its valid events."""
-    out = model.apply(
-        {"params": params}, products[columns["product"]], columns["kind"], columns["time"], columns["valid"], profile, method="users"
+    out: Any = model.apply(
+        {"params": params},
+        products[columns["product"]],
+        columns["kind"],
+        columns["time"],
+        columns["valid"],
+        profile,
+        method="users",
     )
     last = columns["valid"].sum(1)
     return normalise(jnp.take_along_axis(out, last[:, None, None], axis=1)[:, 0])
@@ -55,7 +61,7 @@ class Encoder:
     batch_size: int = 256
 
     def text(self, tokens: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; sorted by length, so that little padding is computed."""
+        """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; by length, so that little padding is computed."""
         assert self.model.layout.encoder is not None
         out = np.zeros((len(tokens), self.model.layout.encoder.width), np.float32)
         length = (tokens != 0).sum(1)
@@ -90,11 +96,14 @@ class Encoder:
         """Unit query vectors, float32 [n, p], of token rows."""
         text = self.text(tokens)
         out = [
-            np.asarray(_queries(self.model, self.params, text[rows]))[:size] for rows, size in _batches(np.arange(len(text)), self.batch_size)
+            np.asarray(_queries(self.model, self.params, text[rows]))[:size]
+            for rows, size in _batches(np.arange(len(text)), self.batch_size)
         ]
         return np.concatenate(out) if out else np.zeros((0, self.model.layout.dim), np.float32)
 
-    def users(self, products: np.ndarray, sequences: Sequences, user: np.ndarray, before: np.ndarray, profile: np.ndarray) -> np.ndarray:
+    def users(
+        self, products: np.ndarray, sequences: Sequences, user: np.ndarray, before: np.ndarray, profile: np.ndarray
+    ) -> np.ndarray:
         """Unit user vectors, float32 [n, p].
 
         Args:

@@ -27,9 +27,13 @@ def link_prediction(
 
 
 def info_nce(
-    left: Float[Array, "b p"], right: Float[Array, "b p"], scale: Float[Array, ""], positives: Bool[Array, "b b"], valid: Bool[Array, "b"]
+    left: Float[Array, "b p"],
+    right: Float[Array, "b p"],
+    scale: Float[Array, ""],
+    positives: Bool[Array, "b b"],
+    valid: Bool[Array, "b"],
 ) -> Float[Array, ""]:
-    """InfoNCE in both directions on cosines (van den Oord et al. 2018; Radford et al. 2021): row i of `left` matches row i of `right`.
+    """InfoNCE in both directions on cosines: row i of `left` matches row i of `right` (van den Oord 2018; Radford 2021).
 
     Args:
       left, right: any length; normalised here.

@@ -26,7 +26,18 @@ from typing import Any
 from fusionjax.config import changed_keys, config_digest, dump_run, load_run, schema
 from fusionjax.errors import UserError
 
-_PACKAGES = ("fusionjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "tensorflow-datasets", "grain", "numpy")
+_PACKAGES = (
+    "fusionjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tokenizers",
+    "tensorflow-datasets",
+    "grain",
+    "numpy",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +173,9 @@ def _commit() -> tuple[str | None, bool | None]:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != here.parent:

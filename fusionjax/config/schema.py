@@ -74,7 +74,8 @@ class Split(Section):
     """How rows get a split where the source fixes none."""
 
     events: Literal["leave_one_out", "temporal"] = "leave_one_out"
-    """`leave_one_out`: each user's last event is test, the one before validation. `temporal`: by two global points in time."""
+    """`leave_one_out`: each user's last new product is test, the one before it validation. `temporal`: by two global points in
+    time."""
     valid_share: Rate = 0.1
     """Temporal events, triples, queries: share that becomes validation."""
     test_share: Rate = 0.1
@@ -92,7 +93,7 @@ class Graph(Section):
     attributes: bool | tuple[str, ...] = True
     """All attribute columns, none, or the named ones."""
     co_view: Annotated[int, Field(ge=0)] = 0
-    """Products the same user viewed or clicked within `co_window` training events: keep pairs seen at least this often; 0 = none."""
+    """Products a user viewed or clicked within `co_window` training events: keep pairs seen at least this often; 0: none."""
     co_purchase: Annotated[int, Field(ge=0)] = 0
     """The same for carts and purchases."""
     co_window: Positive = 5
@@ -249,6 +250,9 @@ class QueryProduct(Objective):
     """Judgments of at least this grade are positives."""
     from_events: bool = True
     """Training events that carry a query are positives too."""
+    from_titles: Rate = 0.3
+    """Share of the batch whose query is a random part of a product's own text (inverse cloze task, Lee et al. 2019): teaches
+    words that no training query holds, and cold products."""
 
 
 class NextProduct(Objective):

@@ -1,14 +1,14 @@
 """Streams of batches: what step number s trains on is a pure function of (seed, s), so resuming is starting at s.
 
-A step's batch is a nested dict of NumPy arrays: one entry for each objective that takes part, and `live`, the products whose text
-is encoded with gradient. With `train.accumulate` = k > 1 every array has a leading axis k.
+A step's batch is a nested dict of NumPy arrays: one entry for each objective that takes part, and `live`, the products whose
+text is encoded with gradient. With `train.accumulate` = k > 1 every array has a leading axis k.
 
 | entry | arrays |
 | --- | --- |
 | link_prediction | head, relation, tail: int32 [b] |
 | alignment | product: int32 [b] |
 | query_product | tokens: int32 [b, l]; product: int32 [b]; known: bool [b, b] (query i matches product j) |
-| next_product | product, kind, time: int32 [b, h]; valid: bool [b, h]; target: int32 [b, h + 1] (−1 = none); profile: int32 [b, f] |
+| next_product | product, kind, time: int32 [b, h]; valid: bool [b, h]; target: int32 [b, h + 1] (−1 none); profile [b, f] |
 | live | rows: int32 [t] (n_products = padding); tokens: int32 [t, l] |
 """
 
@@ -24,13 +24,14 @@ import numpy as np
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, Sequences
 from fusionjax.data.shop import TRAIN
+from fusionjax.data.text import PAD
 from fusionjax.errors import UserError
 
 OBJECTIVES = ("link_prediction", "alignment", "query_product", "next_product")
 LENGTH_BUCKETS = (8, 20)
 """History lengths a batch is padded to, besides `model.user.history` itself: few, because each is one compilation."""
 _SORT_BATCHES = 8
-"""Batches of histories are cut from this many shuffled batches' worth sorted by length, so that little of a batch is padding."""
+"""Batches of histories are cut from this many shuffled batches sorted by length, so that little of a batch is padding."""
 
 Batch = dict[str, dict[str, np.ndarray]]
 
@@ -45,18 +46,23 @@ def active(objectives: schema.Objectives, step: int) -> tuple[str, ...]:
     return tuple(turn)
 
 
+def _generator(seed: int, name: str, index: int) -> np.random.Generator:
+    """Random numbers of batch `index` of the stream `name`: the same whatever was drawn before."""
+    return np.random.Generator(np.random.Philox(key=[(seed << 32) | zlib.crc32(name.encode()), index]))
+
+
 class Shuffle:
     """Endless epochs of 0 … n − 1, each in its own order; `rows(i)` is batch i, whatever was asked before."""
 
     def __init__(self, n: int, batch_size: int, seed: int, name: str, length: np.ndarray | None = None) -> None:
         self.n, self.batch_size, self.length = n, batch_size, length
-        self.key = (seed, zlib.crc32(name.encode()))
+        self.seed, self.name = seed, name
         self.per_epoch = max(1, math.ceil(n / batch_size))
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> np.ndarray:
         """Rows [per_epoch, batch_size]; the last batch is filled up from the epoch's start."""
-        generator = np.random.Generator(np.random.Philox(key=[(self.key[0] << 32) | self.key[1], epoch]))
+        generator = _generator(self.seed, self.name, epoch)
         order = generator.permutation(self.n)
         if self.length is not None:
             span = self.batch_size * _SORT_BATCHES
@@ -99,7 +105,8 @@ class StepSource(grain.sources.RandomAccessDataSource):
         if k == 1:
             return micro[0]
         return {
-            name: {field: np.stack([batch[name][field] for batch in micro]) for field in entry} for name, entry in micro[0].items()
+            name: {field: np.stack([batch[name][field] for batch in micro]) for field in entry}
+            for name, entry in micro[0].items()
         }
 
 
@@ -140,16 +147,44 @@ class QueryProduct:
                 f"objectives.query_product: no training judgment of grade ≥ {config.objectives.query_product.min_grade:g} "
                 "and no training event with a query"
             )
-        self.tokens = inputs.query_tokens
+        self.tokens, self.product_tokens = inputs.query_tokens, inputs.product_tokens
+        self.with_text = np.flatnonzero(inputs.has_text) if inputs.product_tokens is not None else ()
+        self.from_titles = config.objectives.query_product.from_titles if len(self.with_text) else 0.0
+        self.seed = config.seed
         self.pairs = inputs.positives
         self.keys = (self.pairs[:, 0] << 32) | self.pairs[:, 1]  # sorted, because the pairs are
         self.shuffle = Shuffle(len(self.pairs), config.objectives.query_product.batch_size, config.seed, "query_product")
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         query, product = self.pairs[self.shuffle.rows(index)].T
+        tokens, product = self.tokens[query], product.copy()
+        n_titles = round(self.from_titles * len(product))
+        if n_titles:  # the first rows: the batch is in random order
+            generator = _generator(self.seed, "titles", index)
+            product[:n_titles] = self.with_text[generator.integers(0, len(self.with_text), n_titles)]
+            assert self.product_tokens is not None
+            parts = cloze(self.product_tokens[product[:n_titles]], generator)
+            width = max(tokens.shape[1], parts.shape[1])
+            tokens = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (parts, tokens[n_titles:])])
         keys = (query[:, None] << 32) | product[None, :]
         found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return {"tokens": self.tokens[query], "product": product.astype(np.int32), "known": self.keys[found] == keys}
+        known = self.keys[found] == keys
+        known[:n_titles] = product[:n_titles, None] == product[None, :]
+        return {"tokens": tokens, "product": product.astype(np.int32), "known": known}
+
+
+def cloze(tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A random part of each token row, in order: every inner token stays with a chance drawn for its row, at least one does."""
+    n, length = tokens.shape
+    inner = tokens != PAD
+    inner[:, 0] = False
+    inner[np.arange(n), np.maximum((tokens != PAD).sum(1) - 1, 0)] = False  # [SEP]
+    chance = generator.uniform(0.2, 0.8, (n, 1))
+    draw = np.where(inner, generator.random((n, length)), 2.0)
+    keep = (draw < chance) | (draw == draw.min(axis=1, keepdims=True)) & inner
+    keep |= (tokens != PAD) & ~inner
+    order = np.argsort(~keep, axis=1, kind="stable")
+    return np.where(np.take_along_axis(keep, order, axis=1), np.take_along_axis(tokens, order, axis=1), PAD).astype(np.int32)
 
 
 class NextProduct:
@@ -233,7 +268,7 @@ class Live:
         self.padded = config.text.live
 
     def __call__(self, batch: Batch, index: int) -> dict[str, np.ndarray]:
-        generator = np.random.Generator(np.random.Philox(key=[(self.seed << 32) | zlib.crc32(b"live"), index]))
+        generator = _generator(self.seed, "live", index)
         wanted = [batch[name]["product"] for name in ("query_product", "alignment") if name in batch]
         if "next_product" in batch:
             target = batch["next_product"]["target"]
@@ -249,7 +284,12 @@ class Live:
         return {"rows": padded, "tokens": tokens}
 
 
-_MAKERS = {"link_prediction": LinkPrediction, "alignment": Alignment, "query_product": QueryProduct, "next_product": NextProduct}
+_MAKERS = {
+    "link_prediction": LinkPrediction,
+    "alignment": Alignment,
+    "query_product": QueryProduct,
+    "next_product": NextProduct,
+}
 
 
 def steps_of(config: schema.Run, source: StepSource) -> int:

@@ -46,7 +46,10 @@ class Graph:
     def relation_counts(self) -> dict[str, dict[str, int]]:
         """Edges of each relation by split."""
         return {
-            name: {label: int(np.sum((self.relation == row) & (self.split == code))) for code, label in enumerate(("train", "valid", "test"))}
+            name: {
+                label: int(np.sum((self.relation == row) & (self.split == code)))
+                for code, label in enumerate(("train", "valid", "test"))
+            }
             for row, name in enumerate(self.relations)
         }
 
@@ -92,8 +95,11 @@ def build_graph(shop: Shop, config: schema.Graph, split: schema.Split) -> Graph:
             builder.add(name, entity[given.head[rows]], entity[given.tail[rows]], given.split[rows])
     if shop.has("products"):
         _add_catalogue(builder, shop, config, notes)
-    if shop.has("products", "events"):
-        for relation, kinds, least in (("co_view", VIEW_KINDS, config.co_view), ("co_purchase", PURCHASE_KINDS, config.co_purchase)):
+    if shop.products is not None and shop.events is not None:
+        for relation, kinds, least in (
+            ("co_view", VIEW_KINDS, config.co_view),
+            ("co_purchase", PURCHASE_KINDS, config.co_purchase),
+        ):
             if least:
                 first, second = co_occurrences(shop.events, kinds, config.co_window, least)
                 builder.add(relation, np.concatenate([first, second]), np.concatenate([second, first]), TRAIN)
@@ -117,7 +123,7 @@ def _add_catalogue(builder: _Builder, shop: Shop, config: schema.Graph, notes: l
         rows = np.flatnonzero(values != "")
         distinct = len(set(values[rows]))
         if distinct > config.max_attribute_values:
-            notes.append(f"attribute '{name}' left out of the graph: {distinct} values > max_attribute_values {config.max_attribute_values}")
+            notes.append(f"attribute '{name}' left out: {distinct} values > max_attribute_values {config.max_attribute_values}")
         elif len(rows):
             builder.add(name, rows, builder.entity(text_column(f"{name}:{value}" for value in values[rows])))
 
@@ -139,7 +145,7 @@ def _add_categories(builder: _Builder, categories: np.ndarray) -> None:
 
 
 def co_occurrences(events: Events, kinds: tuple[str, ...], window: int, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of products that one user touched within `window` training events of the given kinds, seen at least `least` times.
+    """Pairs of products that a user touched within `window` training events of the kinds, at least `least` times.
 
     Returns:
       (first, second): int32 arrays, first < second, sorted, each pair once.
@@ -159,7 +165,7 @@ def co_occurrences(events: Events, kinds: tuple[str, ...], window: int, least: i
 
 
 def _merge(builder: _Builder, n_products: int, notes: tuple[str, ...]) -> Graph:
-    """Concatenates the blocks; of equal triples the first stays, its split the earliest any of them has (so none leaks)."""
+    """Concatenates the blocks; of equal triples the first stays, its split the earliest any has, so none leaks."""
     if builder.blocks:
         head, relation, tail, split = (np.concatenate(column) for column in zip(*builder.blocks, strict=True))
     else:
@@ -193,7 +199,9 @@ def _hold_out(graph: Graph, shares: schema.Split) -> np.ndarray:
     high = np.maximum(graph.head, graph.tail).astype(np.int64)
     pairs, pair = np.unique((low[free] << 32) | high[free], return_inverse=True)
     draw = np.random.Generator(np.random.Philox(_HOLDOUT_SEED)).random(len(pairs))[pair.reshape(-1)]
-    split[free] = np.where(draw < shares.test_share, TEST, np.where(draw < shares.test_share + shares.valid_share, VALID, TRAIN))
+    split[free] = np.where(
+        draw < shares.test_share, TEST, np.where(draw < shares.test_share + shares.valid_share, VALID, TRAIN)
+    )
     # A pair already fixed to training by other edges (co-purchases, given splits) must not be held out in another relation.
     fixed = np.unique(((low << 32) | high)[(graph.split == TRAIN)])
     split[free[np.isin((low[free] << 32) | high[free], fixed)]] = TRAIN

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusionjax.config import schema
 from fusionjax.data.graph import Graph, build_graph
-from fusionjax.data.shop import TRAIN, Events, Shop
+from fusionjax.data.shop import TRAIN, Shop
 from fusionjax.data.split import order_events, user_ranges
 from fusionjax.data.text import Tokenizer, learn_or_load, product_texts
 
@@ -58,17 +58,25 @@ class Inputs:
 
     @property
     def n_products(self) -> int:
-        return len(self.shop.products) if self.shop.has("products") else 0
+        return len(self.shop.products) if self.shop.products is not None else 0
 
 
 def text_needed(config: schema.Run) -> bool:
     """Whether any tower of this run reads text."""
-    return "text" in config.model.product.sources or config.objectives.alignment.weight > 0 or config.objectives.query_product.weight > 0
+    return (
+        "text" in config.model.product.sources
+        or config.objectives.alignment.weight > 0
+        or config.objectives.query_product.weight > 0
+    )
 
 
 def entities_needed(config: schema.Run) -> bool:
     """Whether any part of this run reads the entity table."""
-    return "entity" in config.model.product.sources or config.objectives.alignment.weight > 0 or config.objectives.link_prediction.weight > 0
+    return (
+        "entity" in config.model.product.sources
+        or config.objectives.alignment.weight > 0
+        or config.objectives.link_prediction.weight > 0
+    )
 
 
 def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Callable[[str], None] = print) -> Inputs:
@@ -81,15 +89,15 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
       UserError: an objective with a weight asks for a part the shop lacks.
     """
     require_parts(shop, config)
-    n_products = len(shop.products) if shop.has("products") else 0
+    n_products = len(shop.products) if shop.products is not None else 0
     graph = build_graph(shop, config.data.graph, config.data.split)
     for note in graph.notes:
         log(f"graph: {note}")
     positives = _positives(shop, config.objectives.query_product)
-    tokenizer = product_tokens = query_tokens = None
+    products, tokenizer, product_tokens, query_tokens = shop.products, None, None, None
     has_text = np.zeros(n_products, bool)
     if text_needed(config):
-        texts = product_texts(shop.products, config.text.fields) if n_products else []
+        texts = product_texts(products, config.text.fields) if products is not None else []
         queries = list(shop.queries.text) if shop.has("queries") else []
         train_queries = [queries[row] for row in np.unique(positives[:, 0])]
         tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
@@ -129,15 +137,20 @@ def require_parts(shop: Shop, config: schema.Run) -> None:
         shop.require("products", purpose="objectives.alignment")
     if weights.link_prediction.weight > 0 and not (shop.has("triples") or shop.has("products")):
         shop.require("triples", purpose="objectives.link_prediction")
-    needs = {"search": ("products", "queries", "judgments"), "recommendation": ("products", "users", "events"), "link_prediction": ()}
+    needs = {
+        "search": ("products", "queries", "judgments"),
+        "recommendation": ("products", "users", "events"),
+        "link_prediction": (),
+    }
     for task in config.evaluation.tasks or ():
         shop.require(*needs[task], purpose=f"evaluation.tasks: {task}")
 
 
 def build_sequences(shop: Shop) -> Sequences:
     """Orders events by user and time and merges runs of events on one product."""
-    events: Events = shop.events
-    n_users = len(shop.users) if shop.has("users") else int(events.user.max(initial=-1)) + 1
+    events, users = shop.events, shop.users
+    assert events is not None
+    n_users = len(users) if users is not None else int(events.user.max(initial=-1)) + 1
     rows = order_events(events)
     user, product, split = events.user[rows], events.product[rows], events.split[rows]
     same = (user[1:] == user[:-1]) & (product[1:] == product[:-1]) & (split[1:] == split[:-1])
@@ -178,14 +191,15 @@ def _has_entity(graph: Graph, counts: np.ndarray, config: schema.Run) -> np.ndar
 
 
 def _profile(shop: Shop) -> tuple[np.ndarray, tuple[tuple[str, tuple[str, ...]], ...]]:
-    """Profile fields as codes; a field with more than 1,000 values (a name, an address) says nothing in common and is left out."""
-    if not shop.has("users"):
+    """Profile fields as codes; one with more than 1,000 values (a name, an address) says nothing in common and is left out."""
+    users = shop.users
+    if users is None:
         return np.zeros((0, 0), np.int32), ()
     columns, values = [], []
-    for name, column in shop.users.profile.items():
+    for name, column in users.profile.items():
         distinct = sorted(set(column) - {""})
         if distinct and len(distinct) <= 1000:
             code = {"": 0, **{value: row for row, value in enumerate(distinct, 1)}}
             columns.append(np.fromiter((code[value] for value in column), np.int32, len(column)))
             values.append((name, ("", *distinct)))
-    return np.stack(columns, axis=1) if columns else np.zeros((len(shop.users), 0), np.int32), tuple(values)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(users), 0), np.int32), tuple(values)

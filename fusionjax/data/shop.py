@@ -125,7 +125,9 @@ class Triples(_Table):
     def of(cls, head: Any, relation: Any, tail: Any, split: Any = None) -> "Triples":
         """Builds the table from names (text) of heads, relations and tails; vocabularies in order of first appearance."""
         head, relation, tail = list(head), list(relation), list(tail)
-        entity_row = {name: row for row, name in enumerate(dict.fromkeys(x for pair in zip(head, tail, strict=True) for x in pair))}
+        entity_row = {
+            name: row for row, name in enumerate(dict.fromkeys(x for pair in zip(head, tail, strict=True) for x in pair))
+        }
         relation_row = {name: row for row, name in enumerate(dict.fromkeys(relation))}
         return cls(
             entities=text_column(entity_row),

@@ -57,14 +57,15 @@ class Tokenizer:
         return cls(_with_template(inner))
 
     def rows(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        """Token rows int32 [n, max_length], [CLS] … [SEP], cut to `max_length`, padded with 0."""
+        """Token rows int32 [n, l], [CLS] … [SEP], cut to `max_length`, padded with 0; l: the longest, rounded up to 8."""
         out = np.full((len(texts), max_length), PAD, np.int32)
         self.inner.enable_truncation(max_length)
         for start, block in _blocks(texts):
             for row, encoding in enumerate(self.inner.encode_batch_fast(block), start):
                 ids = encoding.ids
                 out[row, : len(ids)] = ids
-        return out
+        longest = int((out != PAD).sum(1).max(initial=2))
+        return np.ascontiguousarray(out[:, : min(max_length, -(-longest // 8) * 8)])
 
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json`, which the Hugging Face libraries read; atomic."""
@@ -86,8 +87,8 @@ def _learn_pieces(texts: Sequence[str], size: int, lowercase: bool) -> list[str]
     """WordPiece vocabulary of at most `size` pieces, the same in every process.
 
     The library's WordPiece trainer breaks ties by hash order, so two processes learn different vocabularies. Its plain BPE
-    trainer does not: we learn merges with it, cut every word of the texts with them, and keep the pieces used most, those inside
-    a word as `##piece`. All characters stay, so that nothing common becomes [UNK].
+    trainer does not: we learn merges with it, cut every word of the texts with them, and keep the pieces used most, those
+    inside a word as `##piece`. All characters stay, so that nothing common becomes [UNK].
     """
     normalise, split = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()

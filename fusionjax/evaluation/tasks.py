@@ -1,4 +1,4 @@
-"""The three tasks on a model and a shop: which examples, which vectors, which baselines. The measuring itself is in its own files."""
+"""The three tasks on a model and a shop: which examples, vectors and baselines. The measuring itself is in its own files."""
 
 import dataclasses
 import functools
@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.config import schema
+from fusionjax.data.batches import train_rows
 from fusionjax.data.inputs import Inputs
-from fusionjax.data.shop import SPLITS, TEST
+from fusionjax.data.shop import SPLITS, TEST, TRAIN, VALID
+from fusionjax.data.text import product_texts
 from fusionjax.errors import UserError, nearest
+from fusionjax.evaluation import baselines
 from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.ranking import Ragged, VectorScorer
-from fusionjax.evaluation.recommendation import evaluate_recommendation
+from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
 from fusionjax.evaluation.search import Judged, evaluate_search
 from fusionjax.inference import Encoder
 from fusionjax.models import scorers
@@ -33,12 +36,12 @@ _SCORE_FLOATS = 1 << 25
 
 @dataclasses.dataclass(frozen=True)
 class RecommendationCases:
-    """Users with something to find: `user[i]` read up to event row `before[i]`, wanted `targets[i]`, already known `seen[i]`."""
+    """Users with a target: `user[i]` did `history[i]` before event row `before[i]`, wants `targets[i]`."""
 
     user: np.ndarray
     before: np.ndarray
+    history: Ragged
     targets: Ragged
-    seen: Ragged
 
 
 def tasks_of(config: schema.Run, inputs: Inputs, split: int = TEST) -> tuple[str, ...]:
@@ -88,7 +91,7 @@ def recommendation_cases(inputs: Inputs, split: int, config: schema.Evaluation, 
     if config.exclude_seen:
         targets = targets.without(history)
     user = sample(np.flatnonzero(targets.lengths() > 0), most)
-    return RecommendationCases(user, before[user], targets.take(user), history.take(user))
+    return RecommendationCases(user, before[user], history.take(user), targets.take(user))
 
 
 def sample(rows: np.ndarray, most: int) -> np.ndarray:
@@ -129,7 +132,7 @@ def evaluate_model(
             results[task] = _link_prediction(encoder, inputs, config, split, most)
         elif task == "search":
             judged = search_rows(inputs, split, most)
-            rows, position = np.unique(judged.query, return_inverse=True)
+            rows = np.unique(judged.query)
             assert inputs.query_tokens is not None
             vectors = np.zeros((len(inputs.query_tokens), encoder.model.layout.dim), np.float32)
             vectors[rows] = encoder.queries(inputs.query_tokens[rows])
@@ -144,7 +147,7 @@ def evaluate_model(
                 VectorScorer(users, unit),
                 np.arange(len(cases.user)),
                 cases.targets,
-                cases.seen if settings.exclude_seen else None,
+                cases.history if settings.exclude_seen else None,
                 inputs.train_counts,
                 batch_size=settings.batch_size,
                 block=settings.block,
@@ -154,14 +157,54 @@ def evaluate_model(
     return results
 
 
+def evaluate_baselines(inputs: Inputs, config: schema.Run, most: int = 0) -> dict[str, dict[str, Result]]:
+    """The simple methods on the test examples of every task of the run, their settings chosen on validation."""
+    settings, products = config.evaluation, inputs.shop.products
+    size: dict[str, Any] = {"batch_size": settings.batch_size, "block": settings.block}
+    results: dict[str, dict[str, Result]] = {}
+    for task in tasks_of(config, inputs, TEST):
+        if task == "link_prediction":
+            triples = inputs.graph.triples(TEST)
+            triples = triples[sample(np.arange(len(triples)), most)]
+            known = KnownTrue.of(inputs.graph.triples())
+            n_entities = len(inputs.graph.entities)
+            results[task] = baselines.link_prediction_baselines(inputs.graph.triples(TRAIN), triples, known, n_entities, **size)
+            continue
+        assert products is not None  # both other tasks have them
+        texts = product_texts(products, config.text.fields)
+        counts = inputs.train_counts if inputs.sequences is not None else None
+        if task == "search":
+            test, valid = search_rows(inputs, TEST, most), search_rows(inputs, VALID, settings.max_valid)
+            results[task] = baselines.search_baselines(texts, list(inputs.shop.queries.text), counts, test, valid, **size)
+        else:
+            test, valid = (
+                Cases(found.history, found.targets)
+                for found in (recommendation_cases(inputs, TEST, settings, most), recommendation_cases(inputs, VALID, settings))
+            )
+            assert inputs.sequences is not None
+            train = train_rows(inputs.sequences)
+            results[task] = baselines.recommendation_baselines(
+                Ragged(train.offsets, train.product),
+                inputs.n_products,
+                test,
+                valid,
+                titles=texts,
+                train_counts=counts,
+                exclude_seen=settings.exclude_seen,
+                **size,
+            )
+    return results
+
+
 def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split: int, most: int) -> Result:
     at = encoder.model.layout
     triples = inputs.graph.triples(split)
     triples = triples[sample(np.arange(len(triples)), most)]
     entities, relations = encoder.params["entities"]["embedding"], encoder.params["relations"]["embedding"]
     tails, heads = triple_scores(at.scorer, at.norm, at.margin)
-    batch = min(config.evaluation.batch_size, 128)
-    block = max(1, min(config.evaluation.block, _SCORE_FLOATS // (batch * at.entity_dim)))
+    # One block that holds all entities is scored once, more blocks twice: rather a smaller batch than a smaller block.
+    block = min(config.evaluation.block, at.n_entities)
+    batch = max(1, min(config.evaluation.batch_size, _SCORE_FLOATS // (block * at.entity_dim)))
     return evaluate_link_prediction(
         tails,
         heads,

@@ -1,8 +1,8 @@
 """BERT's encoder (Devlin et al. 2019), architecture-exact, as a Flax Linen module.
 
-Post-norm blocks, learned positions, token types, exact GELU, LayerNorm epsilon 1e-12: the parameter tree can hold a Hugging Face
-checkpoint one to one. Dropout sits after each sub-layer and the embeddings; attention probabilities are not dropped, so that
-the fused attention of `jax.nn.dot_product_attention` serves training too.
+Post-norm blocks, learned positions, token types, exact GELU, LayerNorm epsilon 1e-12: the parameter tree can hold a Hugging
+Face checkpoint one to one. Dropout sits after each sub-layer and the embeddings; attention probabilities are not dropped, so
+that the fused attention of `jax.nn.dot_product_attention` serves training too.
 
 Axis letters, here and everywhere: b batch, l tokens, d width, h heads, k head width, f feed-forward, p shared space,
 e entities, r relations, n negatives.
@@ -69,7 +69,9 @@ class BertLayer(nn.Module):
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b 1 1 l"], deterministic: bool) -> Float[Array, "b l d"]:
         c = self.config
         split = (*x.shape[:2], c.heads, c.width // c.heads)
-        query, key, value = (_Dense(c.width, c.initializer_range, self.dtype, name=name)(x).reshape(split) for name in ("query", "key", "value"))
+        query, key, value = (
+            _Dense(c.width, c.initializer_range, self.dtype, name=name)(x).reshape(split) for name in ("query", "key", "value")
+        )
         mixed = jax.nn.dot_product_attention(query, key, value, mask=mask).reshape(x.shape)
         mixed = _Dense(c.width, c.initializer_range, self.dtype, name="attention_output")(mixed)
         mixed = nn.Dropout(c.dropout)(mixed, deterministic=deterministic)
@@ -104,7 +106,7 @@ class Bert(nn.Module):
 
 
 def pool(hidden: Float[Array, "b l d"], tokens: Int[Array, "b l"], how: str) -> Float[Array, "b d"]:
-    """`mean` of the rows that are not padding, or the first row (`cls`); float32. A row of only padding gives zeros (`mean`)."""
+    """`mean` of the rows that are not padding (none: zeros), or the first row (`cls`); float32."""
     hidden = hidden.astype(jnp.float32)
     if how == "cls":
         return hidden[:, 0]

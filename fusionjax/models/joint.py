@@ -68,10 +68,18 @@ class JointModel(nn.Module):
         if at.n_products:
             self.product = ProductTower(at.dim, at.sources, at.align, dtype)
         if at.query:
-            self.query = QueryTower(at.dim, dtype)
+            self.query = QueryTower(at.dim, "text" in at.sources, dtype)
         if at.user:
             self.user = UserTower(
-                at.dim, at.history, at.user_layers, at.user_heads, at.user_dropout, at.n_kinds, at.profile_sizes, at.recency, dtype
+                at.dim,
+                at.history,
+                at.user_layers,
+                at.user_heads,
+                at.user_dropout,
+                at.n_kinds,
+                at.profile_sizes,
+                at.recency,
+                dtype,
             )
         start = nn.initializers.constant(-jnp.log(at.temperature))
         for name in ("alignment", "query_product", "next_product"):
@@ -91,7 +99,9 @@ class JointModel(nn.Module):
     def relation_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
         return self.relations(rows)
 
-    def score(self, head: Float[Array, "... e"], relation: Float[Array, "... e"], tail: Float[Array, "... e"]) -> Float[Array, "..."]:
+    def score(
+        self, head: Float[Array, "... e"], relation: Float[Array, "... e"], tail: Float[Array, "... e"]
+    ) -> Float[Array, "..."]:
         """Plausibility of triples given as vectors; broadcasts."""
         return scorers.scorer(self.layout.scorer, norm=self.layout.norm, margin=self.layout.margin)(head, relation, tail)
 
@@ -102,8 +112,10 @@ class JointModel(nn.Module):
         entity = self.entities(rows) if "entity" in self.layout.sources else None
         return self.product(text, entity, has_text, has_entity)
 
-    def text_side(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
+    def text_side(self, text: Float[Array, "b d"] | None) -> Float[Array, "b p"]:
         """The text's part of a product vector, for alignment."""
+        if text is None:
+            raise ValueError("this layout has no text encoder")
         return self.product.side("text", text, jnp.ones(text.shape[0], bool))
 
     def entity_side(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
@@ -112,7 +124,7 @@ class JointModel(nn.Module):
 
     def queries(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
         """Query vectors from text vectors. Not normalised."""
-        return self.query(text)
+        return self.query(text, self.text_side(text) if "text" in self.layout.sources else None)
 
     def users(
         self,
@@ -144,5 +156,5 @@ class JointModel(nn.Module):
                 sequence = jnp.broadcast_to(products[:, None], (1, at.history, at.dim))
                 zeros = jnp.zeros((1, at.history), jnp.int32)
                 self.users(sequence, zeros, zeros, zeros == 0, jnp.zeros((1, len(at.profile_sizes)), jnp.int32))
-        if at.query:
+        if at.query and text is not None:
             self.queries(text)

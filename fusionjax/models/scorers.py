@@ -14,7 +14,12 @@ Scorer = Callable[[Array, Array, Array], Array]
 
 
 def transe(
-    head: Float[Array, "... d"], relation: Float[Array, "... d"], tail: Float[Array, "... d"], *, norm: int = 2, margin: float = 0.0
+    head: Float[Array, "... d"],
+    relation: Float[Array, "... d"],
+    tail: Float[Array, "... d"],
+    *,
+    norm: int = 2,
+    margin: float = 0.0,
 ) -> Float[Array, "..."]:
     """margin − ‖h + r − t‖ (Bordes et al. 2013), L1 or L2.
 

@@ -26,8 +26,10 @@ class ProductTower(nn.Module):
         if len(self.sources) == 2:
             self.gate = nn.Dense(self.dim, dtype=self.dtype)
 
-    def side(self, source: str, vectors: Float[Array, "b d"], present: Bool[Array, "b"]) -> Float[Array, "b p"]:
+    def side(self, source: str, vectors: Float[Array, "b d"] | None, present: Bool[Array, "b"]) -> Float[Array, "b p"]:
         """One source's part of the product vector, in the shared space."""
+        if vectors is None:
+            raise ValueError(f"the product tower reads '{source}', and got none")
         part = getattr(self, f"{source}_norm")(getattr(self, f"{source}_projection")(vectors)).astype(jnp.float32)
         return jnp.where(present[:, None], part, getattr(self, f"{source}_missing")[None])
 
@@ -50,15 +52,25 @@ class ProductTower(nn.Module):
 
 
 class QueryTower(nn.Module):
-    """A query's text vector → the shared space."""
+    """A query's text vector → the shared space.
+
+    Where products have text, a query is read as a title is (same encoder, same projection: words match from the first step)
+    plus a learned correction that starts at zero, for queries are not titles. Elsewhere the correction is all there is.
+    """
 
     dim: int
+    shared: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
-        x = nn.Dense(self.dim, dtype=self.dtype, name="projection")(text)
-        return nn.LayerNorm(dtype=self.dtype, name="norm")(x).astype(jnp.float32)
+    def __call__(self, text: Float[Array, "b d"], as_title: Float[Array, "b p"] | None) -> Float[Array, "b p"]:
+        if not self.shared:
+            x = nn.Dense(self.dim, dtype=self.dtype, name="projection")(text)
+            return nn.LayerNorm(dtype=self.dtype, name="norm")(x).astype(jnp.float32)
+        if as_title is None:
+            raise ValueError("a query tower that shares the products' projection needs the query read as a title")
+        correction = nn.Dense(self.dim, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="projection")(text)
+        return as_title + correction.astype(jnp.float32)
 
 
 class UserBlock(nn.Module):

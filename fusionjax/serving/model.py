@@ -40,7 +40,10 @@ def load(run: str | Path) -> "Model":
     recorded = folder.provenance().get("fingerprint")
     prepared = prepare(config.data, log=lambda _: None)
     if recorded is not None and recorded != prepared.fingerprint:
-        raise UserError(f"{folder.path}: the data is not what the run was trained on (fingerprint {prepared.fingerprint[:12]}, was {recorded[:12]})")
+        raise UserError(
+            f"{folder.path}: the data is not what the run was trained on "
+            f"(fingerprint {prepared.fingerprint[:12]}, was {recorded[:12]})"
+        )
     inputs = build_inputs(prepared.shop, config, folder.tokenizer, log=lambda _: None)
     return from_checkpoint(config, inputs, folder)
 
@@ -51,10 +54,17 @@ def from_checkpoint(config: schema.Run, inputs: Inputs, folder: RunFolder) -> "M
         raise UserError(f"{folder.path}: not trained yet (no checkpoints)")
     checkpoints = Checkpoints(folder.checkpoints)
     try:
-        step, params, bank, _ = checkpoints.load_best()
+        model = JointModel(layout(config, inputs))
+        step, params, bank = checkpoints.load_best(model)
     finally:
         checkpoints.close()
-    return Model(config, inputs, Encoder(JointModel(layout(config, inputs)), params, config.evaluation.batch_size), np.asarray(bank), step)
+    return Model(
+        config,
+        inputs,
+        Encoder(model, params, config.evaluation.batch_size),
+        np.asarray(bank),
+        step,
+    )
 
 
 class Model:
@@ -91,7 +101,9 @@ class Model:
           UserError: the run has no query tower, or no text in its product tower.
         """
         if "text" not in self.layout.sources:
-            raise UserError("this run's products are made of entity vectors only (model.product.sources); it cannot rank titles")
+            raise UserError(
+                "this run's products are made of entity vectors only (model.product.sources); it cannot rank titles"
+            )
         vector = self.query_vector(query)
         if not titles:
             return []
@@ -102,7 +114,7 @@ class Model:
             if title in known:
                 vectors[place] = self.unit[known[title]]
         scores = vectors @ vector
-        return [(titles[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")]
+        return [(titles[int(place)], float(scores[place])) for place in np.argsort(-scores, kind="stable")]
 
     def recommend(self, user: str, k: int = 10) -> list[Hit]:
         """The k products next for a user, given all the user's events; products already seen left out as in the evaluation.
@@ -165,7 +177,9 @@ class Model:
             raise UserError(f"k must be at least 1, got {k}")
         rows = np.argsort(-scores, kind="stable")[:k]
         products = self.shop.products
-        return [Hit(products.id[row], products.title[row], float(scores[row])) for row in rows if scores[row] > -np.inf]
+        return [
+            Hit(str(products.id[row]), str(products.title[row]), float(scores[row])) for row in rows if scores[row] > -np.inf
+        ]
 
 
 def _hint(name: str, known: dict[str, int]) -> str:

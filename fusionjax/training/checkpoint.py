@@ -5,13 +5,15 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from fusionjax.errors import UserError
-from fusionjax.training.state import TrainState
+from fusionjax.models.joint import JointModel
+from fusionjax.training.state import TrainState, bank_shape
 
 _policies = ocp.training.preservation_policies
 
@@ -23,7 +25,9 @@ class Checkpoints:
         def series(name: str, keep: int) -> ocp.training.Checkpointer:
             (folder / name).mkdir(parents=True, exist_ok=True)
             return ocp.training.Checkpointer(
-                (folder / name).absolute(), preservation_policy=_policies.LatestN(keep), cleanup_tmp_directories=True
+                str((folder / name).absolute()),
+                preservation_policy=cast(Any, _policies.LatestN(keep)),  # its annotation is of the older API
+                cleanup_tmp_directories=True,
             )
 
         self.latest, self.best = series("latest", 2), series("best", 1)
@@ -50,8 +54,8 @@ class Checkpoints:
         try:
             found = self.latest.load(step, jax.tree.map(_abstract, _plain(like)))
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.latest.directory}/{step}: this checkpoint does not fit the model of the config: {error}") from error
-        return TrainState(**found), dict(self.latest.metadata(step).custom_metadata)
+            raise _misfit(self.latest, step, error) from error
+        return TrainState(**found), cast(dict[str, Any], self.latest.metadata(step).custom_metadata)
 
     def save_best(self, state: TrainState, validation: dict[str, Any]) -> None:
         """Saves parameters and bank as the best so far; saving a step twice (after a resume) changes nothing."""
@@ -61,17 +65,24 @@ class Checkpoints:
             return
         self.best.save(step, {"params": state.params, "bank": state.bank}, force=True, custom_metadata=validation)
 
-    def load_best(self) -> tuple[int, Any, Any, dict[str, Any]]:
-        """(step, parameters, bank, validation record) of the best checkpoint.
+    def load_best(self, model: JointModel) -> tuple[int, Any, Any]:
+        """(step, parameters, text bank) of the best checkpoint, on the first local device, wherever it was saved.
 
         Raises:
-          UserError: the run has none.
+          UserError: the run has none, or it is of another model.
         """
         found = self.best.latest
         if found is None:
             raise UserError(f"{self.best.directory}: no checkpoint there; train the run first")
-        tree = self.best.load(found.step)
-        return found.step, tree["params"], tree["bank"], dict(self.best.metadata(found.step).custom_metadata)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0))["params"])
+        like = {"params": params, "bank": jax.ShapeDtypeStruct(bank_shape(model), jnp.float32)}
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
+        try:
+            tree = self.best.load(found.step, like)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _misfit(self.best, found.step, error) from error
+        return found.step, tree["params"], tree["bank"]
 
     def close(self) -> None:
         self.latest.close()
@@ -84,3 +95,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
 
 def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _misfit(series: ocp.training.Checkpointer, step: int, error: Exception) -> UserError:
+    return UserError(f"{series.directory}/{step}: this checkpoint does not fit the model of the config: {error}")

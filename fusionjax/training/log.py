@@ -18,8 +18,8 @@ from fusionjax.runs import RunFolder
 class MetricsLog:
     """Appends rows to metrics.jsonl and TensorBoard.
 
-    Rows carry no times, so that two equal runs write equal files. On resuming, rows after the restored step are cut off: the run
-    will write them again.
+    Rows carry no times, so that two equal runs write equal files. On resuming, rows after the restored step are cut off: the
+    run will write them again.
     """
 
     def __init__(self, run: RunFolder, resumed_at: int) -> None:

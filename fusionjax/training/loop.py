@@ -20,7 +20,7 @@ from fusionjax.data.batches import StepSource, steps_of, stream
 from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import VALID
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import evaluate_model, selection, tasks_of
+from fusionjax.evaluation.tasks import MAIN_METRIC, evaluate_model, selection, tasks_of
 from fusionjax.inference import Encoder
 from fusionjax.models.joint import JointModel
 from fusionjax.runs import RunFolder
@@ -73,7 +73,7 @@ def refreshed(state: TrainState, model: JointModel, inputs: Inputs, config: sche
         return state
     assert inputs.product_tokens is not None
     vectors = Encoder(model, state.params, config.evaluation.batch_size).text(inputs.product_tokens)
-    return state.replace(bank=parallel.replicate(vectors, mesh))
+    return dataclasses.replace(state, bank=parallel.replicate(vectors, mesh))
 
 
 def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) -> Trained:
@@ -94,7 +94,10 @@ def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) 
     tasks_of(config, inputs, VALID)  # a task that cannot be measured is said now, not after training
     optimiser = build_optimiser(config.train.optimiser, total)
     # Created under jit: the same program on every device, no host copy of the tables.
-    fresh = jax.jit(lambda: create(model, optimiser, config.seed), out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))()
+    fresh = jax.jit(
+        lambda: create(model, optimiser, config.seed),
+        out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    )()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(fresh.params))
 
     checkpoints, memory, state = Checkpoints(run.checkpoints), Memory(), fresh
@@ -209,8 +212,6 @@ class _Loop:
 
 
 def _headline(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from fusionjax.evaluation.tasks import MAIN_METRIC
-
     yield from ((task, MAIN_METRIC[task]) for task in results)
 
 

@@ -16,9 +16,11 @@ Losses = dict[str, Float[Array, ""]]
 
 
 class _Step:
-    """One evaluation of the joint loss: binds model, parameters and randomness, so that each objective below reads like its formula."""
+    """One evaluation of the joint loss: binds model, parameters and randomness, so that objectives read like formulas."""
 
-    def __init__(self, model: JointModel, params: Any, bank: Array, key: Array, catalogue: Catalogue, config: schema.Run) -> None:
+    def __init__(
+        self, model: JointModel, params: Any, bank: Array, key: Array, catalogue: Catalogue, config: schema.Run
+    ) -> None:
         self.model, self.params, self.bank, self.catalogue, self.config = model, params, bank, catalogue, config
         self.key, self.drawn = key, 0
 
@@ -54,8 +56,12 @@ class _Step:
         against_tail = self.apply("score", head[:, None], relation[:, None], negative[None])
         against_head = self.apply("score", negative[None], relation[:, None], tail[:, None])
         loss = 0.5 * (
-            objectives.link_prediction(positive, against_tail, negative_row[None] == tail_row[:, None], settings.self_adversarial)
-            + objectives.link_prediction(positive, against_head, negative_row[None] == head_row[:, None], settings.self_adversarial)
+            objectives.link_prediction(
+                positive, against_tail, negative_row[None] == tail_row[:, None], settings.self_adversarial
+            )
+            + objectives.link_prediction(
+                positive, against_head, negative_row[None] == head_row[:, None], settings.self_adversarial
+            )
         )
         if settings.l2:
             loss += settings.l2 * sum((x * x).sum(-1).mean() for x in (head, relation, tail)) / 3
@@ -108,7 +114,13 @@ class _Step:
 
 
 def joint_loss(
-    params: Any, bank: Array, batch: dict[str, dict[str, Array]], key: Array, catalogue: Catalogue, model: JointModel, config: schema.Run
+    params: Any,
+    bank: Array,
+    batch: dict[str, dict[str, Array]],
+    key: Array,
+    catalogue: Catalogue,
+    model: JointModel,
+    config: schema.Run,
 ) -> tuple[Float[Array, ""], tuple[Losses, Array]]:
     """Weighted sum of the objectives present in `batch`.
 

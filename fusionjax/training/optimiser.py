@@ -1,6 +1,6 @@
 """The optimiser of a config: one optax chain, with its own learning rate for encoder, tables and heads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -19,11 +19,13 @@ def group_of(path: tuple[Any, ...]) -> str:
 
 def build_optimiser(config: schema.Optimiser, steps: int) -> optax.GradientTransformation:
     """Clipping, then the named optimiser for each group. `steps` is the length of the schedule."""
-    groups = {
+    groups: dict[Hashable, optax.GradientTransformation] = {
         group: _named(config, build_schedule(config, getattr(config.learning_rate, group), steps))
         for group in ("encoder", "tables", "heads")
     }
-    chain = optax.multi_transform(groups, lambda params: jax.tree_util.tree_map_with_path(lambda path, _: group_of(path), params))
+    chain = optax.multi_transform(
+        groups, lambda params: jax.tree_util.tree_map_with_path(lambda path, _: group_of(path), params)
+    )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), chain) if config.clip_norm else chain
 
 

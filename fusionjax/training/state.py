@@ -1,8 +1,8 @@
 """What a training step carries: parameters, optimiser, text bank, step number. All else is a function of config and data."""
 
+import dataclasses
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,8 @@ from fusionjax.models.joint import JointModel, Layout
 Params = Any
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     step: jax.Array
     """int32 []: steps done."""
@@ -26,7 +27,8 @@ class TrainState:
     """float32 [n_products, d]: every product's pooled text vector as last encoded; [0, 0] where no tower reads it."""
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Catalogue:
     """Facts about the products that the step reads and never changes."""
 
@@ -92,6 +94,11 @@ def catalogue(inputs: Inputs) -> Catalogue:
 def create(model: JointModel, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
     """A fresh state; the bank is zeros until `refresh` encodes it."""
     params = model.init(jax.random.key(seed))["params"]
-    width = model.layout.encoder.width if model.layout.uses_bank and model.layout.encoder else 0
-    bank = jnp.zeros((model.layout.n_products if width else 0, width), jnp.float32)
+    bank = jnp.zeros(bank_shape(model), jnp.float32)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimiser.init(params), bank=bank)
+
+
+def bank_shape(model: JointModel) -> tuple[int, int]:
+    """(n_products, d), or (0, 0) where no tower reads products' text."""
+    at = model.layout
+    return (at.n_products, at.encoder.width) if at.uses_bank and at.encoder is not None else (0, 0)

@@ -1,0 +1,240 @@
+"""The `fusionjax` command. Exit codes: 0; 2 for the user's mistake (one clear line, no traceback); 1 otherwise."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fusionjax import __version__
+from fusionjax.errors import UserError
+
+_EPILOG = "Overrides are KEY=VALUE with dotted keys, checked like the file: train.steps=200 data.name=amazon_beauty"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = build_parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return arguments.run(arguments) or 0
+    except UserError as error:
+        print(f"fusionjax: {error}", file=sys.stderr)
+        return 2
+    except _Terminated:
+        print("fusionjax: stopped by SIGTERM; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 0
+    except KeyboardInterrupt:
+        print("fusionjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `fusionjax … | head`
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # the top of the program: say what broke, keep the traceback for the report of it
+        if type(error).__name__ == "NonFiniteLoss":
+            print(f"fusionjax: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        return 1
+
+
+class _Terminated(BaseException):
+    """SIGTERM outside the training loop, where nothing is unsaved (inside it the loop has its own handler)."""
+
+
+def _terminated(*_: object) -> None:
+    raise _Terminated
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fusionjax", description="Joint text, product-graph and behaviour models of a shop.")
+    parser.add_argument("--version", action="version", version=f"fusionjax {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train a config, measure it, write its run folder", config=True)
+    train.add_argument(
+        "--run-dir", type=Path, help="the run folder (default: runs/CONFIG-DIGEST); the same command resumes there"
+    )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "measure a run's best checkpoint again")
+    evaluate.add_argument("run_dir", metavar="RUN", type=Path)
+
+    search = _command(commands, "search", _search, "products for a query")
+    search.add_argument("run_dir", metavar="RUN", type=Path)
+    search.add_argument("query")
+    search.add_argument("-k", type=int, default=10, help="how many (10)")
+    search.add_argument("--user", help="id of a user whose taste counts too")
+
+    recommend = _command(commands, "recommend", _recommend, "next products for a user")
+    recommend.add_argument("run_dir", metavar="RUN", type=Path)
+    recommend.add_argument("--user", required=True, help="id of the user")
+    recommend.add_argument("-k", type=int, default=10, help="how many (10)")
+
+    config = commands.add_parser("config", help="show a resolved config, or the schema").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    _command(config, "show", _config_show, "the resolved config", config=True)
+    _command(config, "schema", _config_schema, "JSON Schema for editors")
+
+    data = commands.add_parser("data", help="list, describe or prepare data sets").add_subparsers(required=True, metavar="WHAT")
+    _command(data, "list", _data_list, "the data sets")
+    for name, run, text in (
+        ("describe", _data_describe, "counts, long tail, samples"),
+        ("prepare", _data_prepare, "build a data set into the cache"),
+    ):
+        command = _command(data, name, run, text)
+        command.add_argument("name", metavar="NAME", help="a data set (fusionjax data list) or a config file (*.yaml)")
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+        if name == "describe":
+            command.add_argument(
+                "--plot", type=Path, default=None, help="where to draw the long tail (default: NAME-long-tail.png)"
+            )
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str, config: bool = False) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG if config else None)
+    if config:
+        command.add_argument("config", metavar="CONFIG", type=Path)
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    command.set_defaults(run=run)
+    return command
+
+
+# Imports stand inside the commands: `fusionjax --help` must not wait for JAX.
+def _train(arguments: argparse.Namespace) -> int:
+    from fusionjax.config import load_run
+
+    config = load_run(arguments.config, arguments.overrides)
+    _compilation_cache()
+    from fusionjax import pipeline
+    from fusionjax.reporting.tables import print_results
+    from fusionjax.training.loop import Interrupted
+
+    try:
+        home = pipeline.run(config, arguments.run_dir, arguments.config.stem, say=_say)
+    except Interrupted as stop:
+        print(f"fusionjax: {stop}", file=sys.stderr)
+        return 0
+    print_results(home.results())
+    print(f"report: {home.path / 'report.html'}")
+    print(home.path)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    _compilation_cache()
+    from fusionjax import pipeline, runs
+    from fusionjax.reporting.tables import print_results
+    from fusionjax.serving.model import load
+
+    home = runs.RunFolder(arguments.run_dir)
+    best = load(arguments.run_dir)
+    results = pipeline.measure(best, best.inputs, best.config)
+    same = home.results_file.exists() and home.results() == json.loads(json.dumps(results))
+    runs.write_json(home.results_file, results)
+    print_results(results)
+    print(f"step {best.step}; {'equal to' if same else 'written to'} {home.results_file}")
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    _show_hits(_load(arguments).search(arguments.query, arguments.k, arguments.user))
+    return 0
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    _show_hits(_load(arguments).recommend(arguments.user, arguments.k))
+    return 0
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    from fusionjax.config import dump_run, load_run
+
+    print(dump_run(load_run(arguments.config, arguments.overrides)), end="")
+    return 0
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    from fusionjax.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _data_list(_: argparse.Namespace) -> int:
+    from fusionjax.data.prepare import list_sources
+
+    sources = list_sources()
+    width = max(len(name) for name, _ in sources)
+    for name, text in sources:
+        print(f"{name:<{width}}  {text}")
+    return 0
+
+
+def _data_describe(arguments: argparse.Namespace) -> int:
+    from fusionjax.data.prepare import describe_prepared, plot_long_tail, prepare
+    from fusionjax.reporting.tables import print_description
+
+    config = _data_config(arguments)
+    prepared = prepare(config, log=_say)
+    print_description(describe_prepared(prepared, config))
+    if prepared.shop.has("events"):
+        plot = arguments.plot or Path(f"{config.name}-long-tail.png")
+        plot_long_tail(prepared.shop, plot)
+        print(f"long tail: {plot}")
+    return 0
+
+
+def _data_prepare(arguments: argparse.Namespace) -> int:
+    from fusionjax.data.clean import render_effects
+    from fusionjax.data.prepare import prepare
+
+    prepared = prepare(_data_config(arguments), log=_say)
+    print(render_effects(prepared.cleaning))
+    print(", ".join(f"{count:,} {part}" for part, count in prepared.shop.counts().items()))
+    print(f"fingerprint {prepared.fingerprint}")
+    return 0
+
+
+def _data_config(arguments: argparse.Namespace) -> Any:
+    """The `data` section: of a config file, or of the defaults with another name."""
+    from fusionjax.config import load_run
+
+    if arguments.name.endswith((".yaml", ".yml")):
+        return load_run(Path(arguments.name), arguments.overrides).data
+    return load_run(None, [f"data.name={arguments.name}", *arguments.overrides]).data
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+    _compilation_cache()
+    from fusionjax.serving.model import load
+
+    return load(arguments.run_dir)
+
+
+def _show_hits(hits: Sequence[Any]) -> None:
+    for place, hit in enumerate(hits, 1):
+        print(f"{place:>3}  {hit.score:7.4f}  {hit.id}  {hit.title}")
+
+
+def _compilation_cache() -> None:
+    """Keeps compiled programs between processes, so that a resumed run or a search does not compile again."""
+    import jax
+
+    root = os.environ.get("FUSIONJAX_CACHE") or Path.home() / ".cache" / "fusionjax"
+    jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

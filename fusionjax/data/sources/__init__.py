@@ -1,0 +1,26 @@
+"""Where shops come from. A data set is one module here with a `ShopBuilder`, and one line below."""
+
+import importlib
+
+from fusionjax.data.tables import ShopBuilder
+from fusionjax.errors import UserError, nearest
+
+SOURCES = {
+    "demo_shop": "fusionjax.data.sources.demo_shop:DemoShopBuilder",
+    "amazon_beauty": "fusionjax.data.sources.amazon_beauty:AmazonBeautyBuilder",
+    "files": "fusionjax.data.sources.files:FilesBuilder",
+}
+"""`data.name` → module:class, imported when used."""
+
+
+def builder_class(name: str) -> type[ShopBuilder]:
+    """The builder of data set `name`; `UserError` with the nearest name if there is none."""
+    if name not in SOURCES:
+        raise UserError(f"data.name: no data set '{name}'{nearest(name, SOURCES)}")
+    module, _, attribute = SOURCES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def list_sources() -> list[tuple[str, str]]:
+    """Name and one-line description of every data set."""
+    return [(name, builder_class(name).SUMMARY) for name in SOURCES]

@@ -1,0 +1,32 @@
+"""Exact ranking on device in bounded memory, metrics, and baselines measured the same way.
+
+Works on arrays and callables; knows nothing of models or training.
+"""
+
+from fusionjax.evaluation.baselines import link_prediction_baselines, recommendation_baselines, search_baselines
+from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
+from fusionjax.evaluation.metrics import Result
+from fusionjax.evaluation.ranking import DeviceScorer, HostScorer, Ragged, Scorer, VectorScorer, rank_rows, target_ranks, top_k
+from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
+from fusionjax.evaluation.search import Judged, evaluate_search
+
+__all__ = [
+    "Cases",
+    "DeviceScorer",
+    "HostScorer",
+    "Judged",
+    "KnownTrue",
+    "Ragged",
+    "Result",
+    "Scorer",
+    "VectorScorer",
+    "evaluate_link_prediction",
+    "evaluate_recommendation",
+    "evaluate_search",
+    "link_prediction_baselines",
+    "rank_rows",
+    "recommendation_baselines",
+    "search_baselines",
+    "target_ranks",
+    "top_k",
+]

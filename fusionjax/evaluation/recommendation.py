@@ -1,0 +1,77 @@
+"""Recommendation: every product is ranked for every user, what the user has seen left out."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fusionjax.evaluation.metrics import SEGMENTS, Result, coverage, mean, ndcg, popularity_segments, recall, reciprocal_rank
+from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
+
+
+class Cases(NamedTuple):
+    """Users to recommend to, one row each.
+
+    `history` is what the user did before, oldest first (repetitions allowed); `targets` what is to be found. The history is
+    also what counts as seen.
+    """
+
+    history: Ragged
+    targets: Ragged
+
+
+def evaluate_recommendation(
+    scorer: Scorer,
+    users: np.ndarray,
+    targets: Ragged,
+    seen: Ragged | None,
+    train_counts: np.ndarray,
+    *,
+    ks: tuple[int, ...] = (10, 20),
+    batch_size: int = 256,
+    block: int = 65536,
+) -> Result:
+    """Ranks all products for each user.
+
+    Args:
+        scorer: asked for the numbers in `users`; candidates are products.
+        users: `int [n]`; `targets` and `seen` have one row for each, at the same position.
+        targets: products to be found; users without any are left out. Repetitions count once.
+        seen: products never recommended to this user; `None`: all are. A target stays recommendable even if it stands here.
+        train_counts: `int [n_products]` number of **training** events of each product: defines the segments
+            (`metrics.popularity_segments`) and the size of the catalogue.
+        ks: cut-offs.
+        batch_size, block: users and products scored at once; bound the memory.
+
+    Returns:
+        `mrr`, and for each k `recall@k`, `ndcg@k` (binary), `coverage@k` (distinct recommended / catalogue);
+        `recall@k/SEGMENT` and `ndcg@k/SEGMENT` for `head`, `middle`, `tail`, `cold` over the targets of that segment, still
+        ranked among all products, for the users who have any; `users` and `users/SEGMENT`, their numbers. A segment nobody
+        has a target in is left out but for its count of 0. Per example: one entry a user, `user` its number, NaN where a
+        user has no target in a segment.
+    """
+    train_counts = np.asarray(train_counts)
+    users = np.asarray(users)
+    targets = targets.distinct()
+    some = np.flatnonzero(targets.lengths() > 0)
+    users, targets = users[some], targets.take(some)
+    excluded = None if seen is None else seen.take(some).without(targets)
+    ranked = rank_rows(scorer, users, targets, excluded, batch_size=batch_size, block=block, top=max(ks), task="recommendation")
+    ranks = ranked.ranks
+    per_example = {"mrr": reciprocal_rank(targets, ranks)}
+    for k in ks:
+        per_example |= {f"recall@{k}": recall(targets, ranks, k), f"ndcg@{k}": ndcg(targets, ranks, k)}
+    metrics = {name: mean(values) for name, values in per_example.items()}
+    metrics |= {f"coverage@{k}": coverage(ranked.top, len(train_counts), k) for k in ks}
+    metrics["users"] = float(len(users))
+
+    segment = popularity_segments(train_counts)[targets.values]
+    for code, name in enumerate(SEGMENTS):
+        inside = segment == code
+        part, found = Ragged.from_pairs(targets.rows()[inside], targets.values[inside], len(users)), ranks[inside]
+        metrics[f"users/{name}"] = float((part.lengths() > 0).sum())
+        if inside.any():
+            for k in ks:
+                for kind, values in (("recall", recall(part, found, k)), ("ndcg", ndcg(part, found, k))):
+                    per_example[f"{kind}@{k}/{name}"] = values
+                    metrics[f"{kind}@{k}/{name}"] = mean(values)
+    return Result(metrics, per_example | {"user": users})

@@ -1,0 +1,77 @@
+"""What every test runs under: four CPU devices, no silent broadcasting over ranks, no network, no cache of the person's own."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# All of this must stand before jax is imported, and child processes inherit it.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+_SCRATCH = Path(tempfile.mkdtemp(prefix="fusionjax-tests-"))
+os.environ["FUSIONJAX_CACHE"] = str(_SCRATCH / "data")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests build the same small programs again and again; a compiled one is read back instead. The folder lives as long as the
+# session and child processes do not share it: a process killed in the middle of a write leaves a broken entry behind.
+jax.config.update("jax_compilation_cache_dir", str(_SCRATCH / "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+# The same examples on every run; a slow machine is no failure.
+settings.register_profile("fusionjax", derandomize=True, deadline=None)
+settings.load_profile("fusionjax")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+def _require_local(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return
+    try:
+        local = ip_address(str(name).split("%")[0]).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise RuntimeError(f"a test reached for the network: {name!r}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Connecting to, or looking up, anything but this machine is an error."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def local_connect(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple):
+            _require_local(address[0])
+        return connect(self, address)
+
+    def local_connect_ex(self: socket.socket, address: Any) -> int:
+        if isinstance(address, tuple):
+            _require_local(address[0])
+        return connect_ex(self, address)
+
+    def local_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        _require_local(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_connect)
+        patch.setattr(socket.socket, "connect_ex", local_connect_ex)
+        patch.setattr(socket, "getaddrinfo", local_getaddrinfo)
+        yield

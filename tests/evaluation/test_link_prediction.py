@@ -1,0 +1,115 @@
+"""Filtered ranks on a graph small enough to work out by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fusionjax.evaluation.baselines import link_prediction_baselines
+from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
+
+# Entities 0 … 4, relations 0, 1.
+TRAIN = np.array([[0, 0, 1], [0, 0, 2], [3, 0, 2], [1, 1, 4]])
+VALID = np.array([[0, 0, 4]])
+TEST = np.array([[0, 0, 3], [3, 1, 4]])
+KNOWN = KnownTrue.of(TRAIN, VALID, TEST)
+
+
+def entity_number(params: Any, anchor: jax.Array, relation: jax.Array, candidates: jax.Array) -> jax.Array:
+    """The higher an entity's number, the more plausible."""
+    return jnp.broadcast_to(candidates[None].astype(jnp.float32), (len(anchor), len(candidates)))
+
+
+def constant(params: Any, anchor: jax.Array, relation: jax.Array, candidates: jax.Array) -> jax.Array:
+    return jnp.zeros((len(anchor), len(candidates)))
+
+
+def dot_tails(params: Any, head: jax.Array, relation: jax.Array, candidates: jax.Array) -> jax.Array:
+    return (params["entity"][head] * params["relation"][relation]) @ candidates.T
+
+
+def shifted_heads(params: Any, tail: jax.Array, relation: jax.Array, candidates: jax.Array) -> jax.Array:
+    return (params["entity"][tail] + params["relation"][relation]) @ candidates.T
+
+
+def test_known_true_answers_from_every_split() -> None:
+    tails, heads = KNOWN.tails(np.array([0, 1, 2, 3]), np.array([0, 1, 0, 7])), KNOWN.heads(np.array([0, 1]), np.array([2, 4]))
+    assert [tails[i].tolist() for i in range(4)] == [[1, 2, 3, 4], [4], [], []]
+    assert [heads[i].tolist() for i in range(2)] == [[0, 3], [1, 3]]
+    assert len(KnownTrue.of(np.zeros((0, 3))).tails(np.array([0]), np.array([0]))[0]) == 0
+    twice = KnownTrue.of(TRAIN, TRAIN)
+    assert twice.tails(np.array([0]), np.array([0]))[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("block", [5, 2])
+def test_filtered_ranks_by_hand(block: int) -> None:
+    found = evaluate_link_prediction(entity_number, entity_number, TEST, KNOWN, 5, params=None, batch_size=4, block=block)
+    # (0, 0, ?): 1, 2, 4 are known, so 3 has only 0 for a rival: rank 1 (unfiltered 2).  (3, 1, ?): 4 is the highest: rank 1.
+    assert found.per_example["rank/tail"].tolist() == [1.0, 1.0]
+    # (?, 0, 3): only 0 is known; 1, 2, 3, 4 all beat it: rank 5.  (?, 1, 4): 1 is known and left out; 4 beats 3: rank 2.
+    assert found.per_example["rank/head"].tolist() == [5.0, 2.0]
+    np.testing.assert_allclose(found.metrics["mrr"], (1 + 1 + 1 / 5 + 1 / 2) / 4)
+    np.testing.assert_allclose(found.metrics["mrr/head"], (1 / 5 + 1 / 2) / 2)
+    assert found.metrics["mrr/tail"] == 1.0
+    assert (found.metrics["hits@1"], found.metrics["hits@3"], found.metrics["hits@10"]) == (2 / 4, 3 / 4, 1.0)
+    assert found.per_example["hits@1"].tolist() == [0.5, 0.5] and found.metrics["triples"] == 2.0
+
+
+def test_a_constant_scorer_gets_the_middle_of_what_is_left() -> None:
+    found = evaluate_link_prediction(constant, constant, TEST, KNOWN, 5, params=None)
+    assert found.per_example["rank/tail"].tolist() == [1.5, 3.0]  # 2 and 5 candidates left
+    assert found.per_example["rank/head"].tolist() == [3.0, 2.5]  # 5 and 4
+
+
+def test_one_entity_has_rank_one() -> None:
+    triple = np.array([[0, 0, 0]])
+    found = evaluate_link_prediction(constant, constant, triple, KnownTrue.of(triple), 1, params=None)
+    assert found.metrics["mrr"] == 1.0
+
+
+def test_equals_a_loop_over_triples_and_entities() -> None:
+    random = np.random.default_rng(0)
+    n, relations = 60, 3
+    triples = np.unique(np.stack([random.integers(0, high, 500) for high in (n, relations, n)], axis=1), axis=0)
+    random.shuffle(triples)
+    test = triples[:70]
+    params = {"entity": random.integers(-2, 3, (n, 4)), "relation": random.integers(-1, 2, (relations, 4))}
+    params = {name: jnp.asarray(table, jnp.float32) for name, table in params.items()}  # small integers: exact, many ties
+    settings: dict[str, Any] = dict(params=params, candidates=params["entity"], batch_size=16)
+    found = evaluate_link_prediction(dot_tails, shifted_heads, test, KnownTrue.of(triples), n, block=25, **settings)
+
+    true = set(map(tuple, triples.tolist()))
+    entity, relation = np.asarray(params["entity"]), np.asarray(params["relation"])
+
+    def rank(scores: np.ndarray, target: int, others: set[int]) -> float:
+        rivals = [scores[e] for e in range(n) if e != target and e not in others]
+        return 1 + sum(s > scores[target] for s in rivals) + sum(s == scores[target] for s in rivals) / 2
+
+    for i, (h, r, t) in enumerate(test.tolist()):
+        tail = rank(entity @ (entity[h] * relation[r]), t, {e for e in range(n) if (h, r, e) in true})
+        head = rank(entity @ (entity[t] + relation[r]), h, {e for e in range(n) if (e, r, t) in true})
+        assert (found.per_example["rank/tail"][i], found.per_example["rank/head"][i]) == (tail, head)
+    whole = evaluate_link_prediction(dot_tails, shifted_heads, test, KnownTrue.of(triples), n, **settings)
+    assert whole.metrics == found.metrics
+
+
+def test_wrong_triples_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected \[n, 3\]"):
+        evaluate_link_prediction(constant, constant, np.zeros((2, 2)), KNOWN, 5, params=None)
+    with pytest.raises(ValueError, match="expected within 0 … 4"):
+        evaluate_link_prediction(constant, constant, np.array([[0, 0, 5]]), KNOWN, 5, params=None)
+
+
+def test_baselines_count_the_relation_in_training_only() -> None:
+    results = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
+    assert list(results) == ["random", "popularity"]
+    popularity = results["popularity"].per_example
+    # Tails of relation 0 in train: 1 once, 2 twice. (0, 0, ?): rivals of 3 are 0 alone, both never seen: tie.
+    # Tails of relation 1: 4 once, first.
+    assert popularity["rank/tail"].tolist() == [1.5, 1.0]
+    # Heads of relation 0: 0 twice, 3 once: 0 leads. Heads of relation 1: 1 once but known and left out; the four others tie.
+    assert popularity["rank/head"].tolist() == [1.0, 2.5]
+    again = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
+    assert again["random"].metrics == results["random"].metrics

@@ -1,0 +1,146 @@
+"""Search: every product ranked, graded judgments, BM25."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fusionjax.evaluation.baselines import BM25_GRID, BM25Scorer, PopularityScorer, Vocabulary, search_baselines, tokenise
+from fusionjax.evaluation.ranking import VectorScorer
+from fusionjax.evaluation.search import Judged, evaluate_search
+
+
+def judged(*rows: tuple[int, int, float]) -> Judged:
+    query, product, grade = zip(*rows, strict=True)
+    return Judged(np.array(query), np.array(product), np.array(grade))
+
+
+class Table:
+    def __init__(self, table: np.ndarray) -> None:
+        self.table, self.n_candidates = table.astype(np.float32), table.shape[1]
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        return self.table[rows]
+
+
+SCORES = np.array(
+    [
+        [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -1, -2],  # product p has rank p + 1
+        [0] * 12,
+        [-2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9],  # product p has rank 12 − p
+    ]
+)
+
+
+@pytest.mark.parametrize("block", [12, 5])
+def test_by_hand(block: int) -> None:
+    # The rows come mixed, query 1 is not judged; unjudged products stand in between and are not removed.
+    found = evaluate_search(
+        Table(SCORES), judged((2, 10, 1), (0, 1, 2), (0, 11, 1), (0, 0, 0), (2, 3, 3)), batch_size=2, block=block
+    )
+    assert found.per_example["query"].tolist() == [0, 2]
+    # Query 0: grade 2 at rank 2, 1 at 12, 0 at 1.  Query 2: grade 1 at rank 2, 3 at 9.
+    log = math.log2
+    linear = [(2 / log(3)) / (2 + 1 / log(3)), (1 / log(3) + 3 / log(10)) / (3 + 1 / log(3))]
+    np.testing.assert_allclose(found.per_example["ndcg@10"], linear, rtol=1e-12)
+    exponential = [(3 / log(3)) / (3 + 1 / log(3)), (1 / log(3) + 7 / log(10)) / (7 + 1 / log(3))]
+    np.testing.assert_allclose(found.per_example["ndcg_exp@10"], exponential, rtol=1e-12)
+    assert found.per_example["mrr"].tolist() == [0.5, 0.5]
+    assert found.per_example["recall@10"].tolist() == [0.5, 1.0]
+    assert found.metrics["recall@100"] == 1.0 and found.metrics["hits@1"] == 0.0 and found.metrics["queries"] == 2.0
+    np.testing.assert_allclose(found.metrics["ndcg@10"], np.mean(linear))
+
+
+def test_relevant_grade_moves_mrr_and_recall_only() -> None:
+    rows = judged((0, 1, 2), (0, 4, 3), (2, 10, 1))
+    loose, strict = evaluate_search(Table(SCORES), rows), evaluate_search(Table(SCORES), rows, relevant_grade=3)
+    assert loose.metrics["ndcg@10"] == strict.metrics["ndcg@10"]
+    assert loose.per_example["mrr"].tolist() == [0.5, 0.5]
+    assert strict.per_example["mrr"][0] == 1 / 5 and np.isnan(strict.per_example["mrr"][1])
+    assert strict.metrics["mrr"] == 1 / 5 and strict.metrics["queries"] == 1.0
+
+
+def test_a_constant_scorer_is_not_rewarded() -> None:
+    found = evaluate_search(Table(SCORES), judged((1, 0, 1)))
+    assert found.metrics["mrr"] == 1 / 6.5
+
+
+def test_vectors_and_their_score_matrix_agree() -> None:
+    random = np.random.default_rng(0)
+    queries, products = random.integers(-2, 3, (20, 3)).astype(np.float32), random.integers(-2, 3, (50, 3)).astype(np.float32)
+    chosen = np.stack([random.choice(50, 4, replace=False) for _ in range(20)])
+    rows = Judged(np.repeat(np.arange(20), 4), chosen.reshape(-1), random.integers(0, 4, 80))
+    vectors = evaluate_search(VectorScorer(queries, products), rows, batch_size=8, block=16)
+    table = evaluate_search(Table(queries @ products.T), rows, batch_size=8, block=16)
+    assert vectors.metrics == table.metrics
+
+
+def test_wrong_judgments_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 3 judgments repeat"):
+        evaluate_search(Table(SCORES), judged((0, 1, 2), (2, 1, 2), (0, 1, 1)))
+    with pytest.raises(ValueError, match="grades must be at least 0"):
+        evaluate_search(Table(SCORES), judged((0, 1, -1)))
+    with pytest.raises(ValueError, match="there are 12 candidates"):
+        evaluate_search(Table(SCORES), judged((0, 12, 1)))
+
+
+def test_tokens() -> None:
+    assert tokenise("Ｎｉｋｅ Air-Max_90, 红色运动鞋！") == (
+        ["nike", "air", "max", "90", "红", "色", "运", "动", "鞋", "红色", "色运", "运动", "动鞋"]
+    )
+    assert tokenise("T恤 café") == ["t", "恤", "café"]
+    assert tokenise("ワンピース") == ["ワ", "ン", "ピ", "ー", "ス", "ワン", "ンピ", "ピー", "ース"]
+    assert tokenise(" -- ") == []
+
+
+def test_bm25_by_hand() -> None:
+    vocabulary = Vocabulary(["red shoe shoe", "red dress", "blue hat for rain"])
+    scorer = BM25Scorer(vocabulary, [vocabulary.query("red shoe unheard"), vocabulary.query("nothing")], k1=1.5, b=0.75)
+
+    def weight(term_frequency: int, length: int, documents: int) -> float:
+        """Lucene's BM25: ln(1 + (N − n + ½) / (n + ½)) · tf / (tf + k1 (1 − b + b · length / mean length)), mean length 3."""
+        idf = math.log(1 + (3 - documents + 0.5) / (documents + 0.5))
+        return idf * term_frequency / (term_frequency + 1.5 * (0.25 + 0.75 * length / 3))
+
+    expected = [[weight(1, 3, 2) + weight(2, 3, 1), weight(1, 2, 2), 0.0], [0.0] * 3]
+    np.testing.assert_allclose(scorer.scores(np.array([0, 1])), expected, rtol=1e-6)
+
+
+def test_bm25_with_empty_products() -> None:
+    vocabulary = Vocabulary(["", "red", ""])
+    assert (BM25Scorer(vocabulary, [vocabulary.query("red")], 1.5, 0.75).scores(np.array([0]))[0] > 0).tolist() == [0, 1, 0]
+    silent = Vocabulary(["", "!"])
+    assert BM25Scorer(silent, [silent.query("red")], 1.5, 0.75).scores(np.array([0])).tolist() == [[0.0, 0.0]]
+
+
+def test_baselines(capfd: pytest.CaptureFixture[str]) -> None:
+    products = ["red shoe", "blue shoe", "red hat", "green hat", "black coat with a very long name of many words red"]
+    queries = ["red hat", "blue", "coat", "red"]
+    test, valid = judged((0, 2, 2), (1, 1, 1)), judged((2, 4, 1), (3, 0, 1), (3, 2, 1))
+    results = search_baselines(products, queries, np.array([5, 4, 3, 2, 1]), test, valid, seed=3)
+    assert list(results) == ["random", "popularity", "bm25"]
+    assert results["bm25"].metrics["mrr"] == 1.0
+    assert results["popularity"].metrics["mrr"] == (1 / 3 + 1 / 2) / 2
+    settings = results["bm25"].settings
+    assert (settings["k1"], settings["b"]) in BM25_GRID and settings["chosen_by"] == "validation ndcg@10"
+    untuned = search_baselines(products, queries, None, test)
+    assert list(untuned) == ["random", "bm25"] and untuned["bm25"].settings == {"k1": 1.5, "b": 0.75, "chosen_by": "default"}
+    again = search_baselines(products, queries, np.array([5, 4, 3, 2, 1]), test, valid, seed=3)
+    assert {name: result.metrics for name, result in again.items()} == {name: r.metrics for name, r in results.items()}
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err == ""
+
+
+def test_bm25_is_tuned_on_validation_and_not_on_test() -> None:
+    # Length normalisation helps where short products are relevant and hurts where long ones are. Validation and test disagree.
+    products = ["red shoe", *[f"red thing {i}" for i in range(6)], "red red " + " ".join(f"w{i}" for i in range(12))]
+    queries = ["red", "red"]
+    short, long = judged((0, 0, 1)), judged((1, 7, 1))
+    for_short = search_baselines(products, queries, None, long, short)["bm25"].settings
+    for_long = search_baselines(products, queries, None, short, long)["bm25"].settings
+    assert float(for_short["b"]) > float(for_long["b"])
+
+
+def test_popularity_is_the_same_for_all() -> None:
+    found = evaluate_search(PopularityScorer(np.array([1, 3, 2])), judged((0, 0, 1), (1, 1, 1)), block=2)
+    assert found.per_example["mrr"].tolist() == [1 / 3, 1.0]
