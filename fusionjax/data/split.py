@@ -16,8 +16,8 @@ def assign_splits(shop: Shop, config: schema.Split, seed: int = 0) -> Shop:
 
     Events, `leave_one_out`: each user's last new product is test, the one before validation, the rest training; the events of
     users with fewer than three products are all training. A user's split depends on that user's events alone. Events,
-    `temporal`: two global points in time; equal times fall on the same, earlier side, so the shares are upper bounds. Either way the order is by time,
-    equal times in source order.
+    `temporal`: two global points in time; equal times fall on the same, earlier side, so the shares are upper bounds. Either
+    way the order is by time, equal times in source order.
 
     Judgments: by query, all of a query's in one split, queries drawn at random with a fixed seed. Where a share is not 0 and
     there are three queries or more, it gets at least one.

@@ -24,7 +24,7 @@ class TrainState:
     params: Params
     opt_state: optax.OptState
     bank: jax.Array
-    """float32 [n_products, d]: every product's pooled text vector as last encoded; [0, 0] where no tower reads it."""
+    """float32 [n_products, d]: every product's pooled text vector as last encoded; [1, 1] where no tower reads it."""
 
 
 @jax.tree_util.register_dataclass
@@ -99,6 +99,6 @@ def create(model: JointModel, optimiser: optax.GradientTransformation, seed: int
 
 
 def bank_shape(model: JointModel) -> tuple[int, int]:
-    """(n_products, d), or (0, 0) where no tower reads products' text."""
+    """(n_products, d); (1, 1) where no tower reads products' text (Orbax saves no empty array)."""
     at = model.layout
-    return (at.n_products, at.encoder.width) if at.uses_bank and at.encoder is not None else (0, 0)
+    return (at.n_products, at.encoder.width) if at.uses_bank and at.encoder is not None else (1, 1)
