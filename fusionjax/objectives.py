@@ -87,4 +87,6 @@ def normalise(x: Float[Array, "... p"]) -> Float[Array, "... p"]:
 
 
 def _row_cross_entropy(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
-    return jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)
+    # A masked sum, not `jnp.diagonal`: that gathers behind a `cond`, and collectives inside it dead-lock several CPU devices.
+    own = jnp.where(jnp.eye(logits.shape[0], dtype=bool), logits, 0.0).sum(axis=1)
+    return jax.nn.logsumexp(logits, axis=1) - own
