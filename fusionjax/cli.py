@@ -229,7 +229,7 @@ def _compilation_cache() -> None:
 
     root = os.environ.get("FUSIONJAX_CACHE") or Path.home() / ".cache" / "fusionjax"
     jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _say(line: str) -> None:

@@ -79,8 +79,9 @@ class Encoder:
         n = inputs.n_products
         out = np.zeros((n, self.model.layout.dim), np.float32)
         size = max(self.batch_size, 4096)
+        on_device = jnp.asarray(bank)
         for rows, valid in _batches(np.arange(n), size):
-            text = jnp.asarray(bank)[rows] if self.model.layout.uses_bank else None
+            text = on_device[rows] if self.model.layout.uses_bank else None
             vectors = _products(self.model, self.params, rows, text, inputs.has_text[rows], inputs.has_entity[rows])
             out[rows[:valid]] = np.asarray(vectors)[:valid]
         return out

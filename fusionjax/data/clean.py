@@ -140,6 +140,13 @@ def _steps(config: schema.Clean) -> list[tuple[str, Step]]:
     return steps
 
 
+def clean_text(text: str, config: schema.Clean) -> str:
+    """One text (a query typed in, a title) as the steps leave texts of the shop."""
+    for _, step in _steps(config):
+        text = step(text)
+    return text
+
+
 def _strip_html_nfkc(text: str) -> str:
     """What entities resolve to (`&frac12;`, `&#xFF21;`) is normalised like the rest, which may in turn complete a tag."""
     while (stripped := strip_html(text)) != text:

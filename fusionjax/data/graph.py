@@ -165,7 +165,7 @@ def co_occurrences(events: Events, kinds: tuple[str, ...], window: int, least: i
 
 
 def _merge(builder: _Builder, n_products: int, notes: tuple[str, ...]) -> Graph:
-    """Concatenates the blocks; of equal triples the first stays, its split the earliest any has, so none leaks."""
+    """Concatenates the blocks; of equal triples the first stays, its split the earliest that any is given, so none leaks."""
     if builder.blocks:
         head, relation, tail, split = (np.concatenate(column) for column in zip(*builder.blocks, strict=True))
     else:
@@ -173,8 +173,10 @@ def _merge(builder: _Builder, n_products: int, notes: tuple[str, ...]) -> Graph:
         split = np.empty(0, np.int8)
     key = np.stack([head, relation, tail], axis=1)
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    earliest = np.full(len(first), TEST, np.int8)
-    np.minimum.at(earliest, inverse.reshape(-1), split)
+    last = TEST + 1  # no split given: any given one goes before
+    earliest = np.full(len(first), last, np.int8)
+    np.minimum.at(earliest, inverse.reshape(-1), np.where(split == UNASSIGNED, last, split).astype(np.int8))
+    earliest[earliest == last] = UNASSIGNED
     order = np.argsort(first, kind="stable")
     rows = first[order]
     return Graph(
@@ -190,7 +192,10 @@ def _merge(builder: _Builder, n_products: int, notes: tuple[str, ...]) -> Graph:
 
 
 def _hold_out(graph: Graph, shares: schema.Split) -> np.ndarray:
-    """Assigns a split to every edge that has none; entities and relations of held-out edges always occur in training."""
+    """Assigns a split to every edge that has none; entities and relations of those held out always occur in training.
+
+    (Not so where the source itself holds out the only edges of an entity: given splits are kept.)
+    """
     split = graph.split.copy()
     free = np.flatnonzero(split == UNASSIGNED)
     if not len(free):
@@ -202,9 +207,12 @@ def _hold_out(graph: Graph, shares: schema.Split) -> np.ndarray:
     split[free] = np.where(
         draw < shares.test_share, TEST, np.where(draw < shares.test_share + shares.valid_share, VALID, TRAIN)
     )
-    # A pair already fixed to training by other edges (co-purchases, given splits) must not be held out in another relation.
-    fixed = np.unique(((low << 32) | high)[(graph.split == TRAIN)])
-    split[free[np.isin((low[free] << 32) | high[free], fixed)]] = TRAIN
+    # A pair already fixed by other edges (co-purchases, given splits) goes where they are, in every relation; training wins.
+    pinned = np.zeros(len(free), bool)
+    for code in (TEST, VALID, TRAIN):
+        fixed = np.isin((low[free] << 32) | high[free], np.unique(((low << 32) | high)[graph.split == code]))
+        split[free[fixed]] = code
+        pinned = (pinned | fixed) if code != TRAIN else (pinned & ~fixed)
     for _ in range(8):  # moving an edge to training can only add known entities: converges at once in practice
         known_entity = np.zeros(len(graph.entities), bool)
         known_relation = np.zeros(len(graph.relations), bool)
@@ -212,7 +220,7 @@ def _hold_out(graph: Graph, shares: schema.Split) -> np.ndarray:
         known_entity[graph.head[train]] = known_entity[graph.tail[train]] = True
         known_relation[graph.relation[train]] = True
         seen = known_entity[graph.head] & known_entity[graph.tail] & known_relation[graph.relation]
-        moved = free[~seen[free] & (split[free] != TRAIN)]
+        moved = free[~seen[free] & (split[free] != TRAIN) & ~pinned]
         if not len(moved):
             break
         # Both directions of a pair move together.

@@ -13,8 +13,9 @@ import numpy as np
 from fusionjax.config import schema
 from fusionjax.data.graph import Graph, build_graph
 from fusionjax.data.shop import TRAIN, Shop
-from fusionjax.data.split import order_events, user_ranges
+from fusionjax.data.split import user_ranges
 from fusionjax.data.text import Tokenizer, learn_or_load, product_texts
+from fusionjax.errors import UserError
 
 KIND_STRENGTH = {"view": 1, "click": 2, "cart": 3, "purchase": 4}
 
@@ -128,6 +129,8 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
 
 def require_parts(shop: Shop, config: schema.Run) -> None:
     """Raises `UserError` if an objective with a weight, or a named task, asks for a part the shop lacks."""
+    if config.text.checkpoint is not None:
+        raise UserError("text.checkpoint: loading a pretrained encoder is not built yet; leave it null to train from scratch")
     weights = config.objectives
     if weights.next_product.weight > 0:
         shop.require("products", "users", "events", purpose="objectives.next_product")
@@ -147,11 +150,13 @@ def require_parts(shop: Shop, config: schema.Run) -> None:
 
 
 def build_sequences(shop: Shop) -> Sequences:
-    """Orders events by user and time and merges runs of events on one product."""
+    """Orders events by user, split and time and merges runs of events on one product."""
     events, users = shop.events, shop.users
     assert events is not None
     n_users = len(users) if users is not None else int(events.user.max(initial=-1)) + 1
-    rows = order_events(events)
+    # By split before time: with splits given by the source an event held out may stand before one of training, and every
+    # history must end before it. Where splits follow time, this is the order of time.
+    rows = np.lexsort((events.time, events.split, events.user))
     user, product, split = events.user[rows], events.product[rows], events.split[rows]
     same = (user[1:] == user[:-1]) & (product[1:] == product[:-1]) & (split[1:] == split[:-1])
     starts = np.flatnonzero(np.concatenate([[True], ~same])) if len(rows) else np.empty(0, np.int64)
@@ -164,19 +169,31 @@ def build_sequences(shop: Shop) -> Sequences:
 
 
 def _positives(shop: Shop, config: schema.QueryProduct) -> np.ndarray:
-    """Training pairs of query and product: judged well enough, or an event that carries the query."""
+    """Training pairs of query and product: judged well enough, or an event that carries the query.
+
+    A query held out for search teaches nothing: neither through events nor under another id with the same text.
+    """
     pairs = [np.empty((0, 2), np.int64)]
+    held_out = _held_out_queries(shop)
     if shop.has("queries", "judgments"):
         rows = (shop.judgments.split == TRAIN) & (shop.judgments.grade >= config.min_grade)
+        rows &= ~held_out[shop.judgments.query]
         pairs.append(np.stack([shop.judgments.query[rows], shop.judgments.product[rows]], axis=1).astype(np.int64))
     if config.from_events and shop.has("queries", "events"):
         events = shop.events
         rows = (events.split == TRAIN) & (events.query >= 0)
-        if shop.has("judgments"):  # a query held out for search teaches nothing, not even through events
-            held_out = np.unique(shop.judgments.query[shop.judgments.split != TRAIN])
-            rows &= ~np.isin(events.query, held_out)
+        rows[rows] = ~held_out[events.query[rows]]
         pairs.append(np.stack([events.query[rows], events.product[rows]], axis=1).astype(np.int64))
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _held_out_queries(shop: Shop) -> np.ndarray:
+    """bool [n_queries]: the query's text, whatever its case, is that of a query with judgments held out."""
+    if not shop.has("queries", "judgments"):
+        return np.zeros(len(shop.queries) if shop.has("queries") else 0, bool)
+    texts = [text.casefold() for text in shop.queries.text]
+    held_out = {texts[row] for row in np.unique(shop.judgments.query[shop.judgments.split != TRAIN])}
+    return np.fromiter((text in held_out for text in texts), bool, len(texts))
 
 
 def _has_entity(graph: Graph, counts: np.ndarray, config: schema.Run) -> np.ndarray:

@@ -82,9 +82,8 @@ def recommendation_cases(inputs: Inputs, split: int, config: schema.Evaluation, 
     n_users = len(sequences.offsets) - 1
     user_of = np.repeat(np.arange(n_users), np.diff(sequences.offsets))
     before = sequences.offsets[:-1] + np.bincount(user_of[sequences.split < split], minlength=n_users)
-    history = Ragged.from_pairs(
-        user_of[sequences.split < split], sequences.product[sequences.split < split], n_users
-    ).distinct()
+    # Oldest first, repetitions kept: baselines weigh the latest products more.
+    history = Ragged.from_pairs(user_of[sequences.split < split], sequences.product[sequences.split < split], n_users)
     targets = Ragged.from_pairs(
         user_of[sequences.split == split], sequences.product[sequences.split == split], n_users
     ).distinct()
@@ -233,13 +232,15 @@ def triple_scores(name: str, norm: int, margin: float) -> tuple[Callable[..., An
 
 
 def selection(config: schema.Train, results: dict[str, Result]) -> float:
-    """The number by which the best checkpoint is chosen, higher is better.
+    """The number by which the best checkpoint is chosen, higher is better; `mean` leaves undefined metrics out.
 
     Raises:
-      UserError: `train.select` names a task or metric that was not measured.
+      UserError: `train.select` names a task or metric that was not measured, or is undefined on the validation examples.
     """
     if config.select == "mean":
-        return float(np.mean([result.metrics[MAIN_METRIC[task]] for task, result in results.items()])) if results else 0.0
+        values = [result.metrics[MAIN_METRIC[task]] for task, result in results.items()]
+        defined = [value for value in values if np.isfinite(value)]
+        return float(np.mean(defined)) if defined else 0.0
     task, _, metric = config.select.partition("/")
     if task not in results:
         raise UserError(f"train.select: '{config.select}': no task '{task}' was measured{nearest(task, results)}")
@@ -247,4 +248,7 @@ def selection(config: schema.Train, results: dict[str, Result]) -> float:
         raise UserError(
             f"train.select: '{config.select}': {task} has no metric '{metric}'{nearest(metric, results[task].metrics)}"
         )
-    return results[task].metrics[metric]
+    value = results[task].metrics[metric]
+    if not np.isfinite(value):
+        raise UserError(f"train.select: '{config.select}': {metric} is undefined on the validation examples of {task}")
+    return value

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.config import schema
+from fusionjax.data.clean import clean_text
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import Shop
@@ -52,7 +53,7 @@ def from_checkpoint(config: schema.Run, inputs: Inputs, folder: RunFolder) -> "M
     """The best checkpoint of a run whose inputs are already in memory."""
     if not folder.checkpoints.exists():
         raise UserError(f"{folder.path}: not trained yet (no checkpoints)")
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints, writing=False)
     try:
         model = JointModel(layout(config, inputs))
         step, params, bank = checkpoints.load_best(model)
@@ -89,7 +90,8 @@ class Model:
         Raises:
           UserError: the run has no query tower; the query is blank; the user is unknown.
         """
-        scores = self.unit @ self.query_vector(query)
+        vector = self.query_vector(query)  # before `unit`, which a run without products lacks
+        scores = self.unit @ vector
         if user is not None:
             scores = scores + user_weight * (self.unit @ self.user_vector(user))
         return self._best(scores, k)
@@ -108,9 +110,10 @@ class Model:
         if not titles:
             return []
         assert self.inputs.tokenizer is not None
-        vectors = self.encoder.titles(self.inputs.tokenizer.rows(list(titles), self.config.text.max_length))
+        cleaned = [clean_text(title, self.config.data.clean) for title in titles]
+        vectors = self.encoder.titles(self.inputs.tokenizer.rows(cleaned, self.config.text.max_length))
         known = {title: row for row, title in reversed(list(enumerate(self.shop.products.title))) if title}
-        for place, title in enumerate(titles):
+        for place, title in enumerate(cleaned):
             if title in known:
                 vectors[place] = self.unit[known[title]]
         scores = vectors @ vector
@@ -122,7 +125,8 @@ class Model:
         Raises:
           UserError: the run has no user tower, or the user is unknown.
         """
-        scores = self.unit @ self.user_vector(user)
+        vector = self.user_vector(user)
+        scores = self.unit @ vector
         if self.config.evaluation.exclude_seen:
             scores = scores.copy()
             scores[self.history(user)] = -np.inf
@@ -147,6 +151,7 @@ class Model:
         """Unit vector of a query."""
         if not self.layout.query or not self.inputs.n_products:
             raise UserError("this run has no query tower: it was trained with objectives.query_product.weight 0")
+        query = clean_text(query, self.config.data.clean)
         if not query.strip():
             raise UserError("the query is blank")
         assert self.inputs.tokenizer is not None

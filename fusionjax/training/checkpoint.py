@@ -19,15 +19,19 @@ _policies = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """Both series of one run folder."""
+    """Both series of one run folder.
 
-    def __init__(self, folder: Path) -> None:
+    Only the process that trains is `writing`: it removes what a killed save left. A reader must not, for it would remove what
+    a training process is about to write.
+    """
+
+    def __init__(self, folder: Path, writing: bool = True) -> None:
         def series(name: str, keep: int) -> ocp.training.Checkpointer:
             (folder / name).mkdir(parents=True, exist_ok=True)
             return ocp.training.Checkpointer(
                 str((folder / name).absolute()),
                 preservation_policy=cast(Any, _policies.LatestN(keep)),  # its annotation is of the older API
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=writing,
             )
 
         self.latest, self.best = series("latest", 2), series("best", 1)

@@ -18,7 +18,7 @@ import numpy as np
 from fusionjax.config import schema
 from fusionjax.data.batches import StepSource, steps_of, stream
 from fusionjax.data.inputs import Inputs
-from fusionjax.data.shop import VALID
+from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
 from fusionjax.evaluation.tasks import MAIN_METRIC, evaluate_model, selection, tasks_of
 from fusionjax.inference import Encoder
@@ -91,7 +91,8 @@ def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) 
     if not source.makers:
         raise UserError("objectives: every weight is 0, there is nothing to train")
     total = steps_of(config, source)
-    tasks_of(config, inputs, VALID)  # a task that cannot be measured is said now, not after training
+    for split in (VALID, TEST):  # a task that cannot be measured is said now, not after training
+        tasks_of(config, inputs, split)
     optimiser = build_optimiser(config.train.optimiser, total)
     # Created under jit: the same program on every device, no host copy of the tables.
     fresh = jax.jit(
@@ -167,7 +168,7 @@ class _Loop:
                         self.flush(log, bar)
                         self.memory.data = batches.get_state()
                         self.checkpoints.save(state, dataclasses.asdict(self.memory))
-                    if stop.is_set() and step < self.total:
+                    if stop.is_set():
                         raise Interrupted(f"stopped by SIGTERM after step {step}; the same command goes on from there")
         finally:
             log.close()
