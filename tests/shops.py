@@ -1,9 +1,10 @@
 """A shop and a run small enough to train inside a test: 80 products, towers 16 wide, every objective on."""
 
-import functools
+import dataclasses
 import tempfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.config import config_digest, load_run, schema
@@ -46,23 +47,25 @@ def tiny_run(*overrides: str) -> schema.Run:
     return load_run(None, [*TINY, *overrides])
 
 
-@functools.lru_cache(maxsize=32)
-def _inputs(digest: str, config: schema.Run) -> Inputs:
+_CACHE: dict[str, Inputs] = {}
+
+
+def tiny_inputs(config: schema.Run) -> Inputs:
+    """The inputs of a tiny run, built once."""
+    digest = config_digest(config)
+    if digest not in _CACHE:
+        _CACHE[digest] = _build(config)
+    return _CACHE[digest]
+
+
+def _build(config: schema.Run) -> Inputs:
     shop = prepare(config.data, log=lambda _: None).shop
     with tempfile.TemporaryDirectory() as folder:
         return build_inputs(shop, config, Path(folder), log=lambda _: None)
 
 
-def tiny_inputs(config: schema.Run) -> Inputs:
-    return _inputs(config_digest(config), config)
-
-
 def fresh_state(config: schema.Run, inputs: Inputs, steps: int = 100) -> TrainState:
-    """Parameters, optimiser state and a random (not yet encoded) bank, so that towers see something before the first refresh."""
-    import dataclasses
-
-    import jax
-
+    """Parameters, optimiser state and a bank of noise, so that towers see something before the first refresh."""
     state = create(build_model(config, inputs), build_optimiser(config.train.optimiser, steps), config.seed)
     noise = np.random.Generator(np.random.Philox(1)).normal(size=state.bank.shape)
-    return dataclasses.replace(state, bank=jax.numpy.asarray(noise, "float32"))
+    return dataclasses.replace(state, bank=jnp.asarray(noise, jnp.float32))

@@ -88,13 +88,13 @@ class _Step:
         if settings.softmax == "full":
             everything = self.products(jnp.arange(n_products, dtype=jnp.int32))
             user = self._users(batch, everything[batch["product"]])
-            logits = scale * user @ normalise(everything).T
+            logits = jnp.where(self.catalogue.sold[None], scale * user @ normalise(everything).T, objectives.NEGATIVE)
             return objectives.softmax_over_catalogue(logits, target, valid)
         history = self.products(batch["product"].reshape(-1)).reshape(*batch["product"].shape, -1)
         user = self._users(batch, history)
         drawn = jax.random.randint(self.next_key(), (settings.negatives,), 0, n_products)
         chosen = normalise(self.products(jnp.maximum(target, 0)))
-        candidate = jnp.concatenate([target, drawn])
+        candidate = jnp.concatenate([target, jnp.where(self.catalogue.sold[drawn], drawn, -1)])
         vectors = jnp.concatenate([chosen, normalise(self.products(drawn))])
         # Expected draws of a product: as some row's target, and uniformly.
         uniform = settings.negatives / n_products

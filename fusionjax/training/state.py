@@ -34,6 +34,9 @@ class Catalogue:
 
     has_text: jax.Array
     has_entity: jax.Array
+    sold: jax.Array
+    """bool [n_products]: has a training event. The others could never be the next product, so they are no negatives either:
+    else a cold product would be taught to be unlikely."""
     log_frequency: jax.Array
     """float32 [n_products]: log share of training events, at least one event each (for logQ)."""
 
@@ -87,6 +90,7 @@ def catalogue(inputs: Inputs) -> Catalogue:
     return Catalogue(
         has_text=jnp.asarray(inputs.has_text),
         has_entity=jnp.asarray(inputs.has_entity),
+        sold=jnp.asarray(inputs.train_counts > 0),
         log_frequency=jnp.asarray(np.log(counts / max(counts.sum(), 1.0)), jnp.float32),
     )
 

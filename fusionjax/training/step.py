@@ -50,7 +50,7 @@ def build_step(
         loss, losses, bank, gradient = gradients(state.params, state.bank, batch, key, catalogue)
         updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         metrics.update({f"loss/{name}": value for name, value in losses.items()})
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state, bank=bank), metrics
 

@@ -84,6 +84,61 @@ def test_leave_one_out_of_a_user_ignores_other_users(pairs: list[tuple[int, int]
     assert event_splits(pairs + others, LEAVE_ONE_OUT)[: len(pairs)] == event_splits(pairs, LEAVE_ONE_OUT)
 
 
+def journey_splits(products: list[int], times: list[int] | None = None) -> list[int]:
+    """Splits of one user's events, given by their products."""
+    events = make_events([(0, time) for time in times or range(len(products))])
+    shop = Shop("s", events=dataclasses.replace(events, product=np.array(products, np.int32)))
+    return assign_splits(shop, LEAVE_ONE_OUT).events.split.tolist()
+
+
+@pytest.mark.parametrize(
+    ("products", "expected"),
+    [
+        ([7, 8, 9], [TRAIN, VALID, TEST]),
+        ([7, 8, 9, 5], [TRAIN, TRAIN, VALID, TEST]),
+        # A funnel: view and purchase of one product are on one side.
+        ([7, 7, 8, 8, 9, 9], [TRAIN, TRAIN, VALID, VALID, TEST, TEST]),
+        # A second look at an old product, once a later split has begun, belongs to that split.
+        ([7, 8, 7, 9, 8, 7], [TRAIN, VALID, VALID, TEST, TEST, TEST]),
+        ([7, 8, 7, 8, 9, 5], [TRAIN, TRAIN, TRAIN, TRAIN, VALID, TEST]),
+        ([7, 8, 9, 7], [TRAIN, VALID, TEST, TEST]),
+        # Fewer than three products only train, however many events there are.
+        ([7, 8, 7, 8, 7, 8], [TRAIN] * 6),
+        ([7, 7, 7], [TRAIN] * 3),
+        ([7], [TRAIN]),
+    ],
+)
+def test_leave_one_out_counts_new_products(products: list[int], expected: list[int]) -> None:
+    assert journey_splits(products) == expected
+
+
+def test_leave_one_out_goes_by_time_not_by_row() -> None:
+    assert journey_splits([9, 8, 7, 8], [30, 20, 10, 40]) == [TEST, VALID, TRAIN, TEST]
+
+
+@given(products=st.lists(st.integers(0, 6), max_size=15))
+def test_leave_one_out_against_a_loop(products: list[int]) -> None:
+    """Test begins at the first event of the last new product, validation at that of the one before."""
+    firsts = [place for place, product in enumerate(products) if product not in products[:place]]
+    expected = [TRAIN] * len(products)
+    if len(firsts) >= 3:
+        valid, test = firsts[-2:]
+        expected = [TRAIN] * valid + [VALID] * (test - valid) + [TEST] * (len(products) - test)
+    assert journey_splits(products) == expected
+    held_out = {product for product, code in zip(products, expected, strict=True) if code == TEST}
+    known = {product for product, code in zip(products, expected, strict=True) if code != TEST}
+    assert len(held_out - known) == (len(firsts) >= 3)  # exactly one product to foretell
+
+
+def test_leave_one_out_of_distinct_products_is_the_usual_protocol() -> None:
+    """The last event is test, the one before it validation (SASRec and most papers since)."""
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        n = int(generator.integers(1, 12))
+        expected = [TRAIN] * (n - 2) + [VALID, TEST] if n >= 3 else [TRAIN] * n
+        assert journey_splits(generator.permutation(n).tolist()) == expected
+
+
 def test_temporal_shares() -> None:
     pairs = [(time % 7, time) for time in range(100)][::-1]
     split = event_splits(pairs, schema.Split(events="temporal", valid_share=0.2, test_share=0.1))
