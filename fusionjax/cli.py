@@ -129,17 +129,12 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     _compilation_cache()
-    from fusionjax import pipeline, runs
+    from fusionjax import pipeline
     from fusionjax.reporting.tables import print_results
-    from fusionjax.serving.model import load
 
-    home = runs.RunFolder(arguments.run_dir)
-    best = load(arguments.run_dir)
-    results = pipeline.measure(best, best.inputs, best.config)
-    same = home.results_file.exists() and home.results() == json.loads(json.dumps(results))
-    runs.write_json(home.results_file, results)
+    results, same = pipeline.evaluate(arguments.run_dir, say=_say)
     print_results(results)
-    print(f"step {best.step}; {'equal to' if same else 'written to'} {home.results_file}")
+    print(f"{'equal to' if same else 'written to'} {arguments.run_dir / 'results.json'}")
     return 0
 
 

@@ -66,6 +66,25 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print) ->
     return home
 
 
+def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
+    """Measures a run's best checkpoint again, and writes results and report anew.
+
+    Returns:
+      (results, whether they equal those the folder held).
+    """
+    home = RunFolder(folder)
+    config = home.config()
+    prepared = prepare(config.data, log=say)
+    record = _start(home, config, prepared)
+    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
+    best = serving.from_checkpoint(config, inputs, home)
+    results = measure(best, inputs, config)
+    same = home.results_file.exists() and home.results() == results
+    runs.write_json(home.results_file, results)
+    write_report(home, config, prepared, inputs, best, results, record)
+    return results, same
+
+
 def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str, Any]:
     """The run's provenance, begun now or by the process that was killed before."""
     record = home.provenance()

@@ -85,7 +85,7 @@ class StepSource(grain.sources.RandomAccessDataSource):
         for name in OBJECTIVES:
             if getattr(config.objectives, name).weight > 0:
                 self.makers[name] = _MAKERS[name](inputs, config)
-        self.live = Live(inputs, config) if uses_bank(config) else None
+        self.live = Live(inputs, config) if uses_bank(config) and inputs.n_products else None
 
     def __len__(self) -> int:
         return self.steps

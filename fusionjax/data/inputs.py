@@ -46,7 +46,7 @@ class Inputs:
     has_text: np.ndarray
     """bool [n_products]: the product has at least one token besides [CLS] and [SEP]."""
     has_entity: np.ndarray
-    """bool [n_products]: training triples or events touch the product, so that its entity row is learnt."""
+    """bool [n_products]: training triples, events or queries touch the product, so that its entity row is learnt."""
     train_counts: np.ndarray
     """int64 [n_products]: training events on the product."""
     sequences: Sequences | None
@@ -95,16 +95,15 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
     for note in graph.notes:
         log(f"graph: {note}")
     positives = _positives(shop, config.objectives.query_product)
-    products, tokenizer, product_tokens, query_tokens = shop.products, None, None, None
+    tokenizer = product_tokens = query_tokens = None
     has_text = np.zeros(n_products, bool)
-    if text_needed(config):
-        texts = product_texts(products, config.text.fields) if products is not None else []
+    if text_needed(config) and shop.products is not None:  # a graph alone has no text, whatever `sources` says
+        texts = product_texts(shop.products, config.text.fields)
         queries = list(shop.queries.text) if shop.has("queries") else []
         train_queries = [queries[row] for row in np.unique(positives[:, 0])]
         tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
-        if n_products:
-            product_tokens = tokenizer.rows(texts, config.text.max_length)
-            has_text = (product_tokens != 0).sum(1) > 2
+        product_tokens = tokenizer.rows(texts, config.text.max_length)
+        has_text = (product_tokens != 0).sum(1) > 2
         query_tokens = tokenizer.rows(queries, config.text.max_length) if queries else None
     sequences = build_sequences(shop) if shop.has("products", "events") else None
     counts = np.zeros(n_products, np.int64)
@@ -118,7 +117,7 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         product_tokens=product_tokens,
         query_tokens=query_tokens,
         has_text=has_text,
-        has_entity=_has_entity(graph, counts, config),
+        has_entity=_has_entity(graph, counts, positives, config),
         train_counts=counts,
         sequences=sequences,
         profile=profile,
@@ -190,16 +189,18 @@ def _positives(shop: Shop, config: schema.QueryProduct) -> np.ndarray:
 def _held_out_queries(shop: Shop) -> np.ndarray:
     """bool [n_queries]: the query's text, whatever its case, is that of a query with judgments held out."""
     if not shop.has("queries", "judgments"):
-        return np.zeros(len(shop.queries) if shop.has("queries") else 0, bool)
+        return np.zeros(shop.counts().get("queries", 0), bool)
     texts = [text.casefold() for text in shop.queries.text]
     held_out = {texts[row] for row in np.unique(shop.judgments.query[shop.judgments.split != TRAIN])}
     return np.fromiter((text in held_out for text in texts), bool, len(texts))
 
 
-def _has_entity(graph: Graph, counts: np.ndarray, config: schema.Run) -> np.ndarray:
+def _has_entity(graph: Graph, counts: np.ndarray, positives: np.ndarray, config: schema.Run) -> np.ndarray:
     known = np.zeros(len(counts), bool)
     if config.objectives.next_product.weight > 0:
         known |= counts > 0
+    if config.objectives.query_product.weight > 0:
+        known[positives[:, 1]] = True
     if config.objectives.link_prediction.weight > 0:
         train = graph.triples(TRAIN)
         ends = np.concatenate([train[:, 0], train[:, 2]])

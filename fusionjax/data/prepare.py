@@ -24,6 +24,7 @@ from fusionjax.config import schema
 from fusionjax.data import clean, graph, split, tables
 from fusionjax.data.shop import PARTS, SPLITS, Shop
 from fusionjax.data.sources import builder_class, list_sources
+from fusionjax.errors import UserError
 
 __all__ = [
     "Description",
@@ -83,7 +84,12 @@ def _raw_shop(config: schema.Data, log: Log) -> tuple[Shop, dict[str, Any]]:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
     root = cache_root(config)
     folder = root / f"{config.name}-{digest[:12]}"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{root}: cannot make the cache there ({error.strerror}); set data.cache_dir or FUSIONJAX_CACHE"
+        ) from error
     _remove_abandoned(root)
     manifest = tables.read_manifest(folder)
     if manifest is not None:
@@ -259,7 +265,7 @@ def _samples(shop: Shop, part: str, n: int) -> list[dict[str, str]]:
 def plot_long_tail(shop: Shop, path: Path | str) -> None:
     """Writes a PNG: events of each product against its rank (both logarithmic), and how many events users have.
 
-    Raises `UserError` if the shop has no events.
+    Raises `UserError` if the shop has no events or `path` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -279,5 +285,8 @@ def plot_long_tail(shop: Shop, path: Path | str) -> None:
     right.set(xlabel="events", ylabel="users", xscale="log", title=f"events of {len(per_user):,} users")
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    try:
+        figure.savefig(temporary, format="png", dpi=120)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write there: {error.strerror}") from error

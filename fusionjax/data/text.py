@@ -104,8 +104,11 @@ def _learn_pieces(texts: Sequence[str], size: int, lowercase: bool) -> list[str]
             used[piece if place == 0 else f"##{piece}"] += words[word]
     characters = Counter[str]()
     for word, count in words.items():
-        for place, letter in enumerate(word):
-            characters[letter if place == 0 else f"##{letter}"] += count
+        for letter in word:
+            # Both forms of a letter: a misspelling may put it where no training word has it. What always stands alone
+            # (Chinese characters do) needs one.
+            for form in (letter, f"##{letter}") if len(word) > 1 else (letter,):
+                characters[form] += count
     alphabet = sorted(characters, key=lambda piece: (-characters[piece], piece))[: size // 2]
     rest = sorted(used.keys() - set(alphabet), key=lambda piece: (-used[piece], piece))[: size - len(alphabet)]
     return alphabet + rest

@@ -45,7 +45,7 @@ class Layout:
     @property
     def uses_bank(self) -> bool:
         """Whether products' text vectors are needed at all."""
-        return "text" in self.sources or self.align
+        return self.n_products > 0 and ("text" in self.sources or self.align)
 
     @property
     def uses_entities(self) -> bool:

@@ -111,7 +111,7 @@ class Model:
             return []
         assert self.inputs.tokenizer is not None
         cleaned = [clean_text(title, self.config.data.clean) for title in titles]
-        vectors = self.encoder.titles(self.inputs.tokenizer.rows(cleaned, self.config.text.max_length))
+        vectors = self.encoder.titles(self.inputs.tokenizer.rows(cleaned, self.config.text.max_length)).copy()
         known = {title: row for row, title in reversed(list(enumerate(self.shop.products.title))) if title}
         for place, title in enumerate(cleaned):
             if title in known:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from fusionjax.config import schema
-from fusionjax.data.inputs import Inputs, entities_needed, text_needed
+from fusionjax.data.inputs import Inputs, entities_needed
 from fusionjax.models.bert import BertConfig
 from fusionjax.models.joint import JointModel, Layout
 
@@ -46,8 +46,7 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
     text, model, objectives = config.text, config.model, config.objectives
     user = objectives.next_product.weight > 0
     encoder = None
-    if text_needed(config):
-        assert inputs.tokenizer is not None
+    if inputs.tokenizer is not None:
         encoder = BertConfig(
             vocab_size=inputs.tokenizer.vocab_size,
             width=text.width,

@@ -237,6 +237,26 @@ def test_given_splits_are_kept_and_the_rest_follows_its_pair() -> None:
         assert split_of[head, tail] == split_of[tail, head]
 
 
+def test_the_only_edge_of_a_relation_takes_its_pair_to_training() -> None:
+    """Nobody can foretell a relation never seen; nor may the pair's other edges be asked when this one was told."""
+    dense, n = ring(12), 30
+    names = dense.entities
+    heads, tails = names[dense.head].tolist(), names[dense.tail].tolist()
+    rare = Triples.of([*heads, *heads[:n]], ["r"] * len(heads) + [f"rare {row}" for row in range(n)], [*tails, *tails[:n]])
+    graph = build_graph(Shop("g", triples=rare), schema.Graph(), schema.Split(valid_share=0.3, test_share=0.3))
+    told = graph.relation != graph.relations.index("r")
+    assert told.sum() == n and (graph.split[told] == TRAIN).all() and (graph.split == TEST).any()
+    pairs_told = {frozenset(pair) for pair in graph.triples()[told][:, [0, 2]].tolist()}
+    held_out = {frozenset(pair) for code in (VALID, TEST) for pair in graph.triples(code)[:, [0, 2]].tolist()}
+    assert len(held_out) > 10 and not pairs_told & held_out
+
+
+def test_the_reverse_of_a_given_test_edge_is_not_trained_on() -> None:
+    """Even where its entities are then unknown to training: the source wanted it so."""
+    triples = Triples.of(["a", "b", "c"], ["r"] * 3, ["b", "a", "d"], split=[TEST, UNASSIGNED, UNASSIGNED])
+    assert build_graph(Shop("g", triples=triples), schema.Graph(), NO_HOLD_OUT).split.tolist() == [TEST, TEST, TRAIN]
+
+
 def test_an_empty_shop_has_an_empty_graph() -> None:
     graph = build_graph(Shop("nothing"), schema.Graph(), schema.Split())
     assert len(graph) == 0 and graph.triples().shape == (0, 3) and graph.relations == () and graph.n_products == 0

@@ -103,6 +103,13 @@ def test_a_profile_field_of_all_different_values_is_left_out(tmp_path: Path) -> 
     assert found.tokenizer is None and not (tmp_path / "tokenizer.json").exists()  # nothing reads text
 
 
+def test_an_entity_that_only_held_out_edges_touch_is_not_learnt(tmp_path: Path) -> None:
+    triples = Triples.of(["A", "C"], ["r", "r"], ["B", "D"], split=[TRAIN, TEST])
+    config = config_of({"link_prediction": {}}, model={"product": {"sources": ["entity"]}}, data={"graph": {"brand": False}})
+    found = inputs_of(dataclasses.replace(SHOP, triples=triples), config, tmp_path)
+    assert found.has_entity.tolist() == [True, True, False, False]
+
+
 def test_no_events_for_query_product_on_demand(tmp_path: Path) -> None:
     config = load_run(None, ["text.vocab_size=100", "objectives.query_product={from_events: false, min_grade: 0.5}"])
     assert inputs_of(SHOP, config, tmp_path).positives.tolist() == [[0, 0], [0, 1]]

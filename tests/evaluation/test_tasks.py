@@ -97,10 +97,8 @@ def test_the_user_tower_reads_up_to_the_split(inputs: Inputs) -> None:
 
 def test_the_latest_products_count_most_for_baselines(tmp_path: Path) -> None:
     """Item-kNN and BM25 weigh a history by age: it must reach them in the order of time, not of product numbers."""
-    n = 30
-    journey = [4, 1] * 8 + [0, 5]  # latest before the test: 0, not the highest number
-    rows = [(user, product, time) for user in range(n) for time, product in enumerate([*journey[:16], 0, 5])]
-    rows += [(n, product, time) for time, product in enumerate([4, 3, 0, 2])]
+    journeys = ([4, 1, 4, 1, 0, 5], [4, 3, 0, 2])  # latest before the test: 0, not the highest number
+    rows = [(user, product, time) for user, journey in enumerate(journeys) for time, product in enumerate(journey)]
     user, product, time = (np.array(column) for column in zip(*rows, strict=True))
     split = np.where(np.append(user[1:] != user[:-1], True), TEST, TRAIN).astype(np.int8)
     events = Events(
@@ -112,10 +110,10 @@ def test_the_latest_products_count_most_for_baselines(tmp_path: Path) -> None:
         np.full(len(rows), -1, np.int32),
         split,
     )
-    shop = dataclasses.replace(make_shop(), users=Users(texts(f"u{row}" for row in range(n + 1))), events=events)
+    shop = dataclasses.replace(make_shop(), users=Users(texts("uv")), events=events)
     found = build_inputs(shop, run_config(), tmp_path, log=lambda _: None)
     cases = recommendation_cases(found, TEST, FORBID)
-    assert cases.history[0].tolist()[-3:] == [4, 1, 0] and cases.history[n].tolist() == [4, 3, 0]
+    assert cases.history[0].tolist() == [4, 1, 4, 1, 0] and cases.history[1].tolist() == [4, 3, 0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- search
