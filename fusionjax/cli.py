@@ -26,9 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fusionjax: {error}", file=sys.stderr)
         return 2
-    except _Terminated:
-        print("fusionjax: stopped by SIGTERM; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 0
     except KeyboardInterrupt:
         print("fusionjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
@@ -43,12 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-class _Terminated(BaseException):
-    """SIGTERM outside the training loop, where nothing is unsaved (inside it the loop has its own handler)."""
-
-
 def _terminated(*_: object) -> None:
-    raise _Terminated
+    """SIGTERM outside the training loop, where nothing is unsaved (inside it the loop has its own handler).
+
+    Ends the process here: an exception is lost where the signal meets a finaliser or a callback, and the command would go on.
+    """
+    os.write(2, b"fusionjax: stopped by SIGTERM; the same command goes on from the last checkpoint\n")
+    os._exit(0)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -157,19 +157,22 @@ class _Loop:
                     self.pending.append((step, metrics))
                     bar.step(step)
                     validates = step % self.validate_every == 0 or step == self.total
-                    if step % train.log_every == 0 or validates or stop.is_set():
+                    stopping = stop.is_set()  # read once: what comes later counts in the next step, which saves
+                    if step % train.log_every == 0 or validates or stopping:
                         self.flush(log, bar)
                     every = self.config.text.refresh_every
                     if validates or (every and step % every == 0):
                         state = refreshed(state, self.model, self.inputs, self.config, self.mesh)
                     if validates:
                         self.validate(state, step, log)
-                    if validates or step % self.checkpoint_every == 0 or stop.is_set():
+                    if validates or step % self.checkpoint_every == 0 or stopping:
                         self.flush(log, bar)
                         self.memory.data = batches.get_state()
                         self.checkpoints.save(state, dataclasses.asdict(self.memory))
-                    if stop.is_set():
-                        raise Interrupted(f"stopped by SIGTERM after step {step}; the same command goes on from there")
+                    if stopping:
+                        break
+            if stop.is_set():
+                raise Interrupted(f"stopped by SIGTERM after step {step}; the same command goes on from there")
         finally:
             log.close()
 
