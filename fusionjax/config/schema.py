@@ -4,6 +4,7 @@ A run is shop × towers × weighted objectives × optimiser × evaluation. All m
 YAML, `extends` and dotted overrides is `config/load.py`. Descriptions here become the JSON Schema editors show.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -272,6 +273,16 @@ class Objectives(Section):
     next_product: NextProduct = NextProduct()
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     """Start of the learned temperatures of the cosine objectives."""
+
+    @model_validator(mode="after")
+    def _every_step_trains_something(self) -> "Objectives":
+        used = [
+            each for each in (self.link_prediction, self.alignment, self.query_product, self.next_product) if each.weight > 0
+        ]
+        for step in range(min(math.lcm(*(each.every for each in used)), 1000) if used else 0):
+            if not any(step % each.every == each.offset for each in used):
+                raise ValueError(f"no objective takes part in step {step}: see every and offset of those with a weight")
+        return self
 
 
 # ------------------------------------------------------------------------------------------------------------ training

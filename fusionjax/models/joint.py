@@ -82,8 +82,9 @@ class JointModel(nn.Module):
                 dtype,
             )
         start = nn.initializers.constant(-jnp.log(at.temperature))
-        for name in ("alignment", "query_product", "next_product"):
-            setattr(self, f"{name}_log_scale", self.param(f"{name}_log_scale", start, ()))
+        for name, trained in (("alignment", at.align), ("query_product", at.query), ("next_product", at.user)):
+            if trained:
+                setattr(self, f"{name}_log_scale", self.param(f"{name}_log_scale", start, ()))
 
     def scale(self, objective: str) -> Float[Array, ""]:
         """1 / the learned temperature of an objective, at most 100 (as CLIP bounds it)."""
