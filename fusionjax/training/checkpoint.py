@@ -55,10 +55,7 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             return None
-        try:
-            found = self.latest.load(step, jax.tree.map(_abstract, _plain(like)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise _misfit(self.latest, step, error) from error
+        found = _load(self.latest, step, jax.tree.map(_abstract, _plain(like)))
         return TrainState(**found), cast(dict[str, Any], self.latest.metadata(step).custom_metadata)
 
     def save_best(self, state: TrainState, validation: dict[str, Any]) -> None:
@@ -82,10 +79,7 @@ class Checkpoints:
         params = jax.eval_shape(lambda: model.init(jax.random.key(0))["params"])
         like = {"params": params, "bank": jax.ShapeDtypeStruct(bank_shape(model), jnp.float32)}
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-        try:
-            tree = self.best.load(found.step, like)
-        except (ValueError, KeyError, TypeError) as error:
-            raise _misfit(self.best, found.step, error) from error
+        tree = _load(self.best, found.step, like)
         return found.step, tree["params"], tree["bank"]
 
     def close(self) -> None:
@@ -101,5 +95,19 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _misfit(series: ocp.training.Checkpointer, step: int, error: Exception) -> UserError:
-    return UserError(f"{series.directory}/{step}: this checkpoint does not fit the model of the config: {error}")
+def _load(series: ocp.training.Checkpointer, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    """Loads a checkpoint, once its parameters are known to fit: Orbax would fail halfway, with reads under way."""
+    stored = cast(Any, series.metadata(step).metadata)
+    for part in ("params", "bank"):
+        there, here = _shapes(stored[part]), _shapes(like[part])
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise UserError(
+                    f"{series.directory}/{step}: this checkpoint does not fit the model of the config: {part}{name} is "
+                    f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} in the model"
+                )
+    return series.load(step, like)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

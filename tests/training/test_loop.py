@@ -1,7 +1,6 @@
 """What the training loop promises: one seed gives one result, the best is kept, divergence stops the run and says where."""
 
 import dataclasses
-import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,7 +233,6 @@ def test_nothing_to_train(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax drops the reads it had begun
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     config = tiny_run(*ONLY_GRAPH)
     state = fresh_state(config, tiny_inputs(config))
@@ -249,7 +247,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
             checkpoints.load_best(build_model(wider, tiny_inputs(wider)))
     finally:
         checkpoints.close()
-        gc.collect()  # inside this test, which does not mind
 
 
 def test_checkpoints_round_trip_and_few_are_kept(tmp_path: Path) -> None:
