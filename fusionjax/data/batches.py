@@ -259,7 +259,12 @@ def _windows(offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 class Live:
-    """Chooses the products whose text a step encodes with gradient: those of the batch first, then random ones."""
+    """Chooses the products whose text a step encodes with gradient.
+
+    First those that queries and alignment meet in this batch: there every product is positive and negative alike. Then products
+    drawn uniformly, **never** the next products of the batch: among a whole catalogue read from the bank, those encoded just now
+    stand out (newer parameters, dropout), and the user tower would learn to point at what is fresh instead of what is next.
+    """
 
     def __init__(self, inputs: Inputs, config: schema.Run) -> None:
         assert inputs.product_tokens is not None
@@ -270,9 +275,6 @@ class Live:
     def __call__(self, batch: Batch, index: int) -> dict[str, np.ndarray]:
         generator = _generator(self.seed, "live", index)
         wanted = [batch[name]["product"] for name in ("query_product", "alignment") if name in batch]
-        if "next_product" in batch:
-            target = batch["next_product"]["target"]
-            wanted.append(generator.permutation(target[target >= 0])[: 4 * self.size])
         wanted.append(generator.integers(0, self.n, 2 * self.size))
         named = np.concatenate(wanted)
         _, first = np.unique(named, return_index=True)
