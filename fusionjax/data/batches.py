@@ -261,9 +261,9 @@ def _windows(offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np
 class Live:
     """Chooses the products whose text a step encodes with gradient.
 
-    First those that queries and alignment meet in this batch: there every product is positive and negative alike. Then products
-    drawn uniformly, **never** the next products of the batch: among a whole catalogue read from the bank, those encoded just now
-    stand out (newer parameters, dropout), and the user tower would learn to point at what is fresh instead of what is next.
+    First those that queries and alignment meet in this batch: there every product is positive and negative alike. Then some
+    drawn uniformly, **never** the next products of the batch: in a catalogue read from the bank those encoded just now stand
+    out (newer parameters, dropout), and the user tower would learn to point at what is fresh instead of at what is next.
     """
 
     def __init__(self, inputs: Inputs, config: schema.Run) -> None:
