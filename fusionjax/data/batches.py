@@ -15,7 +15,6 @@ text is encoded with gradient. With `train.accumulate` = k > 1 every array has a
 import functools
 import math
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -309,11 +308,3 @@ def stream(source: StepSource) -> grain.DatasetIterator:
     """The batches of steps 0, 1, … in order, made ahead by threads; `get_state` / `set_state` hold the data position."""
     dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
     return iter(dataset)
-
-
-def example_count(batch: Batch) -> Iterator[tuple[str, int]]:
-    """Examples of each objective in a batch, for throughput."""
-    for name in OBJECTIVES:
-        if name in batch:
-            field = "head" if name == "link_prediction" else "product"
-            yield name, batch[name][field].shape[0]

@@ -18,7 +18,6 @@ from fusionjax.data.batches import (
     active,
     bucket,
     cloze,
-    example_count,
     steps_of,
     stream,
 )
@@ -80,7 +79,6 @@ def test_shapes_and_types() -> None:
     assert batch["live"]["rows"].shape == (config.text.live,)
     kinds = {str(array.dtype) for entry in batch.values() for array in entry.values()}
     assert kinds == {"int32", "bool"}
-    assert dict(example_count(batch)) == dict.fromkeys(OBJECTIVES, b)
 
 
 def test_turns() -> None:
