@@ -5,6 +5,7 @@ NDCG@10 on (a fixed sample of) the **validation** examples, never on test; the c
 validation examples, or with more than `TUNE_MOST_PRODUCTS` products, the first entry of the grid is used.
 """
 
+import dataclasses
 import itertools
 import logging
 import re
@@ -40,7 +41,7 @@ BM25_HISTORY = 5
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would print a line a built index
 
 _CJK = "\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"([{_CJK}]+)|((?:(?![{_CJK}])[^\W_])+)")
+TOKEN = re.compile(rf"([{_CJK}]+)|((?:(?![{_CJK}])[^\W_])+)")
 
 
 # ------------------------------------------------------------------------------------------------- random and popularity
@@ -104,7 +105,7 @@ def tokenise(text: str) -> list[str]:
     stop words.
     """
     tokens: list[str] = []
-    for cjk, word in _TOKEN.findall(unicodedata.normalize("NFKC", text).lower()):
+    for cjk, word in TOKEN.findall(unicodedata.normalize("NFKC", text).lower()):
         if word:
             tokens.append(word)
         else:
@@ -245,7 +246,7 @@ def _sample(n: int, seed: int) -> np.ndarray:
 
 
 def _with(result: Result, **settings: float | int | str) -> Result:
-    return Result(result.metrics, result.per_example, result.settings | settings)
+    return dataclasses.replace(result, settings=result.settings | settings)
 
 
 def search_baselines(
@@ -299,6 +300,7 @@ def recommendation_baselines(
     *,
     titles: Sequence[str] | None = None,
     train_counts: np.ndarray | None = None,
+    segment_counts: np.ndarray | None = None,
     exclude_seen: bool = True,
     ks: tuple[int, ...] = (10, 20),
     seed: int = 0,
@@ -312,15 +314,17 @@ def recommendation_baselines(
         test, valid: the users to recommend to; `valid` chooses item-kNN's shrinkage, neighbours and decay, and BM25's k1 and b.
         titles: one a product.
         train_counts: training events of each product; default: counted in `train`.
-        exclude_seen: never recommend what stands in a case's history.
+        segment_counts: what defines the segments; default: `train_counts`.
+        exclude_seen: never recommend what stands in a case's history (or its `seen`).
         ks: cut-offs.
     """
     counts = np.bincount(train.values, minlength=n_products) if train_counts is None else np.asarray(train_counts)
+    segment_by = counts if segment_counts is None else segment_counts
 
     def run(scorer: Scorer, cases: Cases) -> Result:
-        seen = cases.history if exclude_seen else None
+        seen = (cases.history if cases.seen is None else cases.seen) if exclude_seen else None
         return evaluate_recommendation(
-            scorer, np.arange(len(cases.targets)), cases.targets, seen, counts, ks=ks, batch_size=batch_size, block=block
+            scorer, np.arange(len(cases.targets)), cases.targets, seen, segment_by, ks=ks, batch_size=batch_size, block=block
         )
 
     results = {
@@ -331,7 +335,8 @@ def recommendation_baselines(
     if valid is not None and len(valid.targets.values) and n_products <= TUNE_MOST_PRODUCTS:
         rows = np.flatnonzero(valid.targets.lengths())
         rows = rows[_sample(len(rows), seed)]
-        some = Cases(valid.history.take(rows), valid.targets.take(rows))
+        seen = None if valid.seen is None else valid.seen.take(rows)
+        some = Cases(valid.history.take(rows), valid.targets.take(rows), seen)
 
     def choose(grid: Sequence[tuple[Any, ...]], make: Callable[..., Scorer]) -> tuple[Result, tuple[Any, ...], str]:
         def quality(*entry_and_cases: Any) -> float:

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusionjax.evaluation.metrics import Result, hits, mean, reciprocal_rank
+from fusionjax.evaluation.metrics import Result, mean
 from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
+from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment, per_example
 
 TripleScore = Callable[[Any, Any, Any, Any], jax.Array]
 """`score(params, anchor [b], relation [b], candidates) -> [b, size]`; the anchor is the head when tails are scored, and the
 tail when heads are. Must be one and the same function object at each call, or it compiles anew."""
-
-HITS_AT = (1, 3, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,7 @@ def evaluate_link_prediction(
 
     Returns:
         `mrr`, `hits@1`, `hits@3`, `hits@10` over both directions together, `mrr/tail`, `mrr/head`, `triples`. Per example:
-        one entry a triple, the mean of its two directions, beside each direction's `rank/tail` and `rank/head`.
+        one entry a triple, the mean of its two directions. Examples: positions in `triples`, with the segment `direction`.
     """
     triples = _checked(triples, n_entities)
     if candidates is None:
@@ -144,12 +143,12 @@ def evaluate_scorers(
     triples = _checked(triples, n_entities)
     head, relation, tail = triples.T
     rows = np.arange(len(triples))
-    ranks: dict[str, np.ndarray] = {}
+    by_side: dict[str, np.ndarray] = {}
     for side, scorer, anchor, target, index in (
         ("tail", tails, head, tail, known.by_head),
         ("head", heads, tail, head, known.by_tail),
     ):
-        ranks[side] = rank_rows(
+        by_side[side] = rank_rows(
             scorer,
             rows,
             Ragged(np.arange(len(triples) + 1), target),
@@ -160,16 +159,16 @@ def evaluate_scorers(
             task=f"link_prediction ({side})",
         ).ranks
 
-    single = Ragged(np.arange(len(triples) + 1), tail)  # one target a row, whichever it is
-    by_side = {side: {"mrr": reciprocal_rank(single, found)} for side, found in ranks.items()}
-    for side, found in ranks.items():
-        by_side[side].update({f"hits@{k}": hits(single, found, k) for k in HITS_AT})
-    both = {name: (by_side["tail"][name] + by_side["head"][name]) / 2.0 for name in by_side["tail"]}
+    ranks = np.stack([by_side[side] for side in DIRECTIONS], axis=1).reshape(-1)
+    direction = Segment(DIRECTIONS, np.tile(np.arange(2, dtype=np.int8), len(triples)), of="target")
+    examples = Examples(
+        "link_prediction", rows, np.arange(len(triples) + 1) * 2, triples[:, [2, 0]].reshape(-1), None, {"direction": direction}
+    )
+    both = per_example(examples, ranks)
     metrics = {name: mean(values) for name, values in both.items()}
-    metrics |= {f"mrr/{side}": mean(by_side[side]["mrr"]) for side in ranks}
+    metrics |= {f"mrr/{side}": mean(per_example(examples, ranks, ("direction", side))["mrr"]) for side in DIRECTIONS}
     metrics["triples"] = float(len(triples))
-    per_example = both | {f"rank/{side}": found for side, found in ranks.items()} | {"triple": rows}
-    return Result(metrics, per_example)
+    return Result(metrics, both, examples=examples, ranks=ranks)
 
 
 def _checked(triples: np.ndarray, n_entities: int) -> np.ndarray:

@@ -11,10 +11,14 @@ A metric that is undefined for an example (no relevant product, no target in the
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fusionjax.evaluation.ranking import Ragged
+
+if TYPE_CHECKING:  # scores computes with the functions below
+    from fusionjax.evaluation.scores import Examples
 
 HEAD, MIDDLE, TAIL, COLD = 0, 1, 2, 3
 SEGMENTS = ("head", "middle", "tail", "cold")
@@ -24,14 +28,17 @@ SEGMENTS = ("head", "middle", "tail", "cold")
 class Result:
     """What an evaluation found.
 
-    `metrics`: name → mean, and counts such as `queries`. `per_example`: the arrays behind the means, all of one length and
-    aligned (NaN = undefined), with one array of row numbers saying which query, user or triple each entry is: for paired
-    significance tests. `settings`: what was chosen on the way (a baseline's hyper-parameters).
+    `metrics`: name → mean, and counts such as `queries`. `per_example`: the arrays behind the means, aligned with
+    `examples.example` (NaN = undefined). `settings`: what was chosen on the way (a baseline's hyper-parameters). `examples`:
+    what was asked. `ranks`: `float64`, realistic rank of every target, aligned with `examples.target`: with these two,
+    `scores.per_example` gives the metrics again, also of any segment.
     """
 
     metrics: dict[str, float]
     per_example: dict[str, np.ndarray]
     settings: dict[str, float | int | str] = dataclasses.field(default_factory=dict)
+    examples: "Examples | None" = None
+    ranks: np.ndarray | None = None
 
 
 def mean(values: np.ndarray) -> float:

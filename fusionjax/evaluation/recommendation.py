@@ -4,19 +4,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusionjax.evaluation.metrics import SEGMENTS, Result, coverage, mean, ndcg, popularity_segments, recall, reciprocal_rank
+from fusionjax.evaluation.metrics import SEGMENTS, Result, coverage, mean, popularity_segments
 from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
+from fusionjax.evaluation.scores import KS, Examples, Segment, per_example
 
 
 class Cases(NamedTuple):
     """Users to recommend to, one row each.
 
     `history` is what the user did before, oldest first (repetitions allowed); `targets` what is to be found. The history is
-    also what counts as seen.
+    also what counts as seen, unless `seen` says more.
     """
 
     history: Ragged
     targets: Ragged
+    seen: Ragged | None = None
 
 
 def evaluate_recommendation(
@@ -26,7 +28,7 @@ def evaluate_recommendation(
     seen: Ragged | None,
     train_counts: np.ndarray,
     *,
-    ks: tuple[int, ...] = (10, 20),
+    ks: tuple[int, ...] = KS,
     batch_size: int = 256,
     block: int = 65536,
 ) -> Result:
@@ -46,8 +48,8 @@ def evaluate_recommendation(
         `mrr`, and for each k `recall@k`, `ndcg@k` (binary), `coverage@k` (distinct recommended / catalogue);
         `recall@k/SEGMENT` and `ndcg@k/SEGMENT` for `head`, `middle`, `tail`, `cold` over the targets of that segment, still
         ranked among all products, for the users who have any; `users` and `users/SEGMENT`, their numbers. A segment nobody
-        has a target in is left out but for its count of 0. Per example: one entry a user, `user` its number, NaN where a
-        user has no target in a segment.
+        has a target in is left out but for its count of 0. Per example: one entry a user. Examples: the numbers in `users`,
+        with the segment `popularity` of the targets.
     """
     train_counts = np.asarray(train_counts)
     users = np.asarray(users)
@@ -56,22 +58,16 @@ def evaluate_recommendation(
     users, targets = users[some], targets.take(some)
     excluded = None if seen is None else seen.take(some).without(targets)
     ranked = rank_rows(scorer, users, targets, excluded, batch_size=batch_size, block=block, top=max(ks), task="recommendation")
-    ranks = ranked.ranks
-    per_example = {"mrr": reciprocal_rank(targets, ranks)}
-    for k in ks:
-        per_example |= {f"recall@{k}": recall(targets, ranks, k), f"ndcg@{k}": ndcg(targets, ranks, k)}
-    metrics = {name: mean(values) for name, values in per_example.items()}
+    codes = popularity_segments(train_counts)[targets.values]
+    popularity = {"popularity": Segment(SEGMENTS, codes, of="target")}
+    examples = Examples("recommendation", users, targets.offsets, targets.values, segments=popularity)
+    overall = per_example(examples, ranked.ranks, ks=ks)
+    metrics = {name: mean(values) for name, values in overall.items()}
     metrics |= {f"coverage@{k}": coverage(ranked.top, len(train_counts), k) for k in ks}
     metrics["users"] = float(len(users))
-
-    segment = popularity_segments(train_counts)[targets.values]
     for code, name in enumerate(SEGMENTS):
-        inside = segment == code
-        part, found = Ragged.from_pairs(targets.rows()[inside], targets.values[inside], len(users)), ranks[inside]
-        metrics[f"users/{name}"] = float((part.lengths() > 0).sum())
-        if inside.any():
-            for k in ks:
-                for kind, values in (("recall", recall(part, found, k)), ("ndcg", ndcg(part, found, k))):
-                    per_example[f"{kind}@{k}/{name}"] = values
-                    metrics[f"{kind}@{k}/{name}"] = mean(values)
-    return Result(metrics, per_example | {"user": users})
+        metrics[f"users/{name}"] = float(len(np.unique(targets.rows()[codes == code])))
+        if metrics[f"users/{name}"]:
+            inside = per_example(examples, ranked.ranks, ("popularity", name), ks=ks)
+            metrics |= {f"{kind}@{k}/{name}": mean(inside[f"{kind}@{k}"]) for k in ks for kind in ("recall", "ndcg")}
+    return Result(metrics, overall, examples=examples, ranks=ranked.ranks)

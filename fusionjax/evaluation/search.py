@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusionjax.evaluation.metrics import Result, hits, mean, ndcg, recall, reciprocal_rank
+from fusionjax.evaluation.metrics import Result, mean
 from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
+from fusionjax.evaluation.scores import Examples, per_example
 
 
 class Judged(NamedTuple):
@@ -35,7 +36,7 @@ def evaluate_search(
     Returns:
         `ndcg@10` (linear gain), `ndcg_exp@10` (2^grade − 1), both against the ideal over all judged products; `mrr` (of the
         first relevant product, no cut-off); `hits@1`, `recall@10`, `recall@100` (of all relevant judged products); `queries`,
-        the number with a relevant product. Per example: one entry a judged query, `query` its row.
+        the number with a relevant product. Per example: one entry a judged query; examples: the rows of these queries.
 
     Raises:
         ValueError: columns differ in length, a product is judged twice for one query, a negative grade, NaN scores.
@@ -53,17 +54,8 @@ def evaluate_search(
     targets, grade = Ragged.from_pairs(row, product, len(queries)), grade[order]
     ranks = rank_rows(scorer, queries, targets, batch_size=batch_size, block=block, task="search").ranks
 
-    relevant = grade >= relevant_grade
-    positives = Ragged.from_pairs(targets.rows()[relevant], targets.values[relevant], len(queries))
-    found = ranks[relevant]
-    per_example = {
-        "ndcg@10": ndcg(targets, ranks, 10, grade),
-        "ndcg_exp@10": ndcg(targets, ranks, 10, grade, exponential=True),
-        "mrr": reciprocal_rank(positives, found),
-        "hits@1": hits(positives, found, 1),
-        "recall@10": recall(positives, found, 10),
-        "recall@100": recall(positives, found, 100),
-    }
-    metrics = {name: mean(values) for name, values in per_example.items()}
-    metrics["queries"] = float((positives.lengths() > 0).sum())
-    return Result(metrics, per_example | {"query": queries})
+    examples = Examples("search", queries, targets.offsets, targets.values, grade)
+    found = per_example(examples, ranks, relevant_grade=relevant_grade)
+    metrics = {name: mean(values) for name, values in found.items()}
+    metrics["queries"] = float(len(np.unique(targets.rows()[grade >= relevant_grade])))
+    return Result(metrics, found, examples=examples, ranks=ranks)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,16 +10,17 @@ import numpy as np
 
 from fusionjax.config import schema
 from fusionjax.data.batches import train_rows
-from fusionjax.data.inputs import Inputs
+from fusionjax.data.inputs import Inputs, Sequences, texts_read
 from fusionjax.data.shop import SPLITS, TEST, TRAIN, VALID
-from fusionjax.data.text import product_texts
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation import baselines
 from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.ranking import Ragged, VectorScorer
 from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
+from fusionjax.evaluation.scores import Scores, scores_of
 from fusionjax.evaluation.search import Judged, evaluate_search
+from fusionjax.evaluation.segments import segments_of
 from fusionjax.inference import Encoder
 from fusionjax.models import scorers
 from fusionjax.objectives import normalise
@@ -36,12 +37,16 @@ _SCORE_FLOATS = 1 << 25
 
 @dataclasses.dataclass(frozen=True)
 class RecommendationCases:
-    """Users with a target: `user[i]` did `history[i]` before event row `before[i]`, wants `targets[i]`."""
+    """Users with a target: `user[i]` did `history[i]` before event row `before[i]`, wants `targets[i]`, has `seen[i]`.
+
+    `seen` is the whole history; `history` what `data.controls.events_share` leaves of it to be read.
+    """
 
     user: np.ndarray
     before: np.ndarray
     history: Ragged
     targets: Ragged
+    seen: Ragged
 
 
 def tasks_of(config: schema.Run, inputs: Inputs, split: int = TEST) -> tuple[str, ...]:
@@ -77,20 +82,23 @@ def recommendation_cases(inputs: Inputs, split: int, config: schema.Evaluation, 
 
     With `exclude_seen` only products new to the user are to be found, for the others are never recommended.
     """
-    sequences = inputs.sequences
-    assert sequences is not None
+    sequences, real = inputs.sequences, inputs.real.sequences
+    assert sequences is not None and real is not None
+    history = _events_where(sequences, sequences.split < split)
+    seen = history if real is sequences else _events_where(real, real.split < split)
+    targets = _events_where(real, real.split == split).distinct()
+    if config.exclude_seen:
+        targets = targets.without(seen)
+    before = sequences.offsets[:-1] + history.lengths()
+    user = sample(np.flatnonzero(targets.lengths() > 0), most)
+    return RecommendationCases(user, before[user], history.take(user), targets.take(user), seen.take(user))
+
+
+def _events_where(sequences: Sequences, rows: np.ndarray) -> Ragged:
+    """Each user's products in these rows, oldest first, repetitions kept: baselines weigh the latest products more."""
     n_users = len(sequences.offsets) - 1
     user_of = np.repeat(np.arange(n_users), np.diff(sequences.offsets))
-    before = sequences.offsets[:-1] + np.bincount(user_of[sequences.split < split], minlength=n_users)
-    # Oldest first, repetitions kept: baselines weigh the latest products more.
-    history = Ragged.from_pairs(user_of[sequences.split < split], sequences.product[sequences.split < split], n_users)
-    targets = Ragged.from_pairs(
-        user_of[sequences.split == split], sequences.product[sequences.split == split], n_users
-    ).distinct()
-    if config.exclude_seen:
-        targets = targets.without(history)
-    user = sample(np.flatnonzero(targets.lengths() > 0), most)
-    return RecommendationCases(user, before[user], history.take(user), targets.take(user))
+    return Ragged.from_pairs(user_of[rows], sequences.product[rows], n_users)
 
 
 def sample(rows: np.ndarray, most: int) -> np.ndarray:
@@ -146,75 +154,100 @@ def evaluate_model(
                 VectorScorer(users, unit),
                 np.arange(len(cases.user)),
                 cases.targets,
-                cases.history if settings.exclude_seen else None,
-                inputs.train_counts,
+                cases.seen if settings.exclude_seen else None,
+                inputs.real.train_counts,
                 batch_size=settings.batch_size,
                 block=settings.block,
             )
-            found.per_example["user"] = cases.user[found.per_example["user"]]
-            results[task] = found
+            results[task] = _numbered(found, cases.user)
     return results
 
 
 def evaluate_baselines(inputs: Inputs, config: schema.Run, most: int = 0) -> dict[str, dict[str, Result]]:
     """The simple methods on the test examples of every task of the run, their settings chosen on validation."""
-    settings, products = config.evaluation, inputs.shop.products
+    settings = config.evaluation
     size: dict[str, Any] = {"batch_size": settings.batch_size, "block": settings.block}
     results: dict[str, dict[str, Result]] = {}
     for task in tasks_of(config, inputs, TEST):
         if task == "link_prediction":
             triples = inputs.graph.triples(TEST)
-            triples = triples[sample(np.arange(len(triples)), most)]
-            known = KnownTrue.of(inputs.graph.triples())
+            rows = sample(np.arange(len(triples)), most)
+            known = KnownTrue.of(inputs.real.graph.triples())
             n_entities = len(inputs.graph.entities)
-            results[task] = baselines.link_prediction_baselines(inputs.graph.triples(TRAIN), triples, known, n_entities, **size)
+            train = inputs.graph.triples(TRAIN)
+            found = baselines.link_prediction_baselines(train, triples[rows], known, n_entities, **size)
+            results[task] = {name: _numbered(result, rows) for name, result in found.items()}
             continue
-        assert products is not None  # both other tasks have them
-        texts = product_texts(products, config.text.fields)
+        texts = texts_read(inputs, config)
         counts = inputs.train_counts if inputs.sequences is not None else None
         if task == "search":
             test, valid = search_rows(inputs, TEST, most), search_rows(inputs, VALID, settings.max_valid)
             results[task] = baselines.search_baselines(texts, list(inputs.shop.queries.text), counts, test, valid, **size)
         else:
-            test, valid = (
-                Cases(found.history, found.targets)
-                for found in (recommendation_cases(inputs, TEST, settings, most), recommendation_cases(inputs, VALID, settings))
-            )
+            test, valid = recommendation_cases(inputs, TEST, settings, most), recommendation_cases(inputs, VALID, settings)
             assert inputs.sequences is not None
             train = train_rows(inputs.sequences)
-            results[task] = baselines.recommendation_baselines(
+            found = baselines.recommendation_baselines(
                 Ragged(train.offsets, train.product),
                 inputs.n_products,
-                test,
-                valid,
+                Cases(test.history, test.targets, test.seen),
+                Cases(valid.history, valid.targets, valid.seen),
                 titles=texts,
                 train_counts=counts,
+                segment_counts=inputs.real.train_counts,
                 exclude_seen=settings.exclude_seen,
                 **size,
             )
+            results[task] = {name: _numbered(result, test.user) for name, result in found.items()}
     return results
+
+
+def _numbered(result: Result, numbers: np.ndarray) -> Result:
+    """The result with its examples, so far positions in a list of cases, named by their row numbers."""
+    assert result.examples is not None
+    examples = dataclasses.replace(result.examples, example=numbers[result.examples.example])
+    return dataclasses.replace(result, examples=examples)
+
+
+def scores_by_task(
+    model: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs, split: int = TEST
+) -> dict[str, Scores]:
+    """Examples with all their segments, and everyone's ranks: what `evaluate_model` and `evaluate_baselines` found.
+
+    Args:
+      model: task → result, named `model` in the scores.
+      simple: task → baseline → result.
+    """
+    scores = {}
+    for task in [name for name in TASKS if name in model or name in simple]:
+        found = {"model": model[task]} if task in model else {}
+        examples, ranks = scores_of({**found, **simple.get(task, {})})
+        segments = {**examples.segments, **segments_of(examples, inputs.uncontrolled(), split)}
+        scores[task] = Scores(dataclasses.replace(examples, segments=segments), ranks)
+    return scores
 
 
 def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split: int, most: int) -> Result:
     at = encoder.model.layout
     triples = inputs.graph.triples(split)
-    triples = triples[sample(np.arange(len(triples)), most)]
+    rows = sample(np.arange(len(triples)), most)
     entities, relations = encoder.params["entities"]["embedding"], encoder.params["relations"]["embedding"]
     tails, heads = triple_scores(at.scorer, at.norm, at.margin)
     # One block that holds all entities is scored once, more blocks twice: rather a smaller batch than a smaller block.
     block = min(config.evaluation.block, at.n_entities)
     batch = max(1, min(config.evaluation.batch_size, _SCORE_FLOATS // (block * at.entity_dim)))
-    return evaluate_link_prediction(
+    found = evaluate_link_prediction(
         tails,
         heads,
-        triples,
-        KnownTrue.of(inputs.graph.triples()),  # of every split
+        triples[rows],
+        KnownTrue.of(inputs.real.graph.triples()),  # of every split
         at.n_entities,
         params={"entities": entities, "relations": relations},
         candidates=entities,
         batch_size=batch,
         block=block,
     )
+    return _numbered(found, rows)
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,6 +9,7 @@ import pytest
 
 from fusionjax.evaluation.baselines import link_prediction_baselines
 from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
+from fusionjax.evaluation.metrics import Result
 
 # Entities 0 … 4, relations 0, 1.
 TRAIN = np.array([[0, 0, 1], [0, 0, 2], [3, 0, 2], [1, 1, 4]])
@@ -34,6 +35,11 @@ def shifted_heads(params: Any, tail: jax.Array, relation: jax.Array, candidates:
     return (params["entity"][tail] + params["relation"][relation]) @ candidates.T
 
 
+def ranks(found: Result, side: str) -> np.ndarray:
+    assert found.ranks is not None
+    return found.ranks[("tail", "head").index(side) :: 2]
+
+
 def test_known_true_answers_from_every_split() -> None:
     tails, heads = KNOWN.tails(np.array([0, 1, 2, 3]), np.array([0, 1, 0, 7])), KNOWN.heads(np.array([0, 1]), np.array([2, 4]))
     assert [tails[i].tolist() for i in range(4)] == [[1, 2, 3, 4], [4], [], []]
@@ -47,9 +53,9 @@ def test_known_true_answers_from_every_split() -> None:
 def test_filtered_ranks_by_hand(block: int) -> None:
     found = evaluate_link_prediction(entity_number, entity_number, TEST, KNOWN, 5, params=None, batch_size=4, block=block)
     # (0, 0, ?): 1, 2, 4 are known, so 3 has only 0 for a rival: rank 1 (unfiltered 2).  (3, 1, ?): 4 is the highest: rank 1.
-    assert found.per_example["rank/tail"].tolist() == [1.0, 1.0]
+    assert ranks(found, "tail").tolist() == [1.0, 1.0]
     # (?, 0, 3): only 0 is known; 1, 2, 3, 4 all beat it: rank 5.  (?, 1, 4): 1 is known and left out; 4 beats 3: rank 2.
-    assert found.per_example["rank/head"].tolist() == [5.0, 2.0]
+    assert ranks(found, "head").tolist() == [5.0, 2.0]
     np.testing.assert_allclose(found.metrics["mrr"], (1 + 1 + 1 / 5 + 1 / 2) / 4)
     np.testing.assert_allclose(found.metrics["mrr/head"], (1 / 5 + 1 / 2) / 2)
     assert found.metrics["mrr/tail"] == 1.0
@@ -59,8 +65,8 @@ def test_filtered_ranks_by_hand(block: int) -> None:
 
 def test_a_constant_scorer_gets_the_middle_of_what_is_left() -> None:
     found = evaluate_link_prediction(constant, constant, TEST, KNOWN, 5, params=None)
-    assert found.per_example["rank/tail"].tolist() == [1.5, 3.0]  # 2 and 5 candidates left
-    assert found.per_example["rank/head"].tolist() == [3.0, 2.5]  # 5 and 4
+    assert ranks(found, "tail").tolist() == [1.5, 3.0]  # 2 and 5 candidates left
+    assert ranks(found, "head").tolist() == [3.0, 2.5]  # 5 and 4
 
 
 def test_one_entity_has_rank_one() -> None:
@@ -90,7 +96,7 @@ def test_equals_a_loop_over_triples_and_entities() -> None:
     for i, (h, r, t) in enumerate(test.tolist()):
         tail = rank(entity @ (entity[h] * relation[r]), t, {e for e in range(n) if (h, r, e) in true})
         head = rank(entity @ (entity[t] + relation[r]), h, {e for e in range(n) if (e, r, t) in true})
-        assert (found.per_example["rank/tail"][i], found.per_example["rank/head"][i]) == (tail, head)
+        assert (ranks(found, "tail")[i], ranks(found, "head")[i]) == (tail, head)
     whole = evaluate_link_prediction(dot_tails, shifted_heads, test, KnownTrue.of(triples), n, **settings)
     assert whole.metrics == found.metrics
 
@@ -105,11 +111,11 @@ def test_wrong_triples_are_refused() -> None:
 def test_baselines_count_the_relation_in_training_only() -> None:
     results = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
     assert list(results) == ["random", "popularity"]
-    popularity = results["popularity"].per_example
+    popularity = results["popularity"]
     # Tails of relation 0 in train: 1 once, 2 twice. (0, 0, ?): rivals of 3 are 0 alone, both never seen: tie.
     # Tails of relation 1: 4 once, first.
-    assert popularity["rank/tail"].tolist() == [1.5, 1.0]
+    assert ranks(popularity, "tail").tolist() == [1.5, 1.0]
     # Heads of relation 0: 0 twice, 3 once: 0 leads. Heads of relation 1: 1 once but known and left out; the four others tie.
-    assert popularity["rank/head"].tolist() == [1.0, 2.5]
+    assert ranks(popularity, "head").tolist() == [1.0, 2.5]
     again = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
     assert again["random"].metrics == results["random"].metrics

@@ -10,6 +10,7 @@ from fusionjax.evaluation import baselines
 from fusionjax.evaluation.baselines import ItemKNNScorer, RandomScorer, latest_distinct, recommendation_baselines, similarities
 from fusionjax.evaluation.ranking import Ragged
 from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
+from fusionjax.evaluation.scores import per_example
 
 
 class Table:
@@ -31,7 +32,8 @@ def test_by_hand(block: int) -> None:
     seen = Ragged.of([[0, 1, 0], [1], [2], []])
     found = evaluate_recommendation(Table(DOWN), np.array([7, 2, 4, 9]), targets, seen, COUNTS, batch_size=2, block=block)
     # User 7: 0 and 1 seen, so 3 is second. User 2: 0 first, 11 eleventh (1 is gone). User 9: 6 is seventh.
-    assert found.per_example["user"].tolist() == [7, 2, 9]
+    assert found.examples is not None and found.examples.example.tolist() == [7, 2, 9] and found.ranks is not None
+    assert found.examples.target.tolist() == [3, 0, 11, 6] and found.ranks.tolist() == [2.0, 1.0, 11.0, 7.0]
     assert found.per_example["mrr"].tolist() == [1 / 2, 1.0, 1 / 7]
     assert found.per_example["recall@10"].tolist() == [1.0, 0.5, 1.0]
     np.testing.assert_allclose(found.per_example["ndcg@10"], [1 / math.log2(3), 1 / (1 + 1 / math.log2(3)), 1 / 3], rtol=1e-12)
@@ -42,7 +44,8 @@ def test_by_hand(block: int) -> None:
     assert [found.metrics[f"users/{name}"] for name in names] == [1.0, 0.0, 1.0, 2.0]
     assert found.metrics["recall@10/head"] == 1.0 and found.metrics["recall@10/tail"] == 1.0
     assert found.metrics["recall@10/cold"] == 0.5 and "recall@10/middle" not in found.metrics
-    assert np.isnan(found.per_example["recall@10/tail"]).tolist() == [False, True, True]
+    tail = per_example(found.examples, found.ranks, ("popularity", "tail"))
+    assert np.isnan(tail["recall@10"]).tolist() == [False, True, True]
     np.testing.assert_allclose(found.metrics["ndcg@10/cold"], (0 + 1 / 3) / 2)
 
 

@@ -38,7 +38,8 @@ def test_by_hand(block: int) -> None:
     found = evaluate_search(
         Table(SCORES), judged((2, 10, 1), (0, 1, 2), (0, 11, 1), (0, 0, 0), (2, 3, 3)), batch_size=2, block=block
     )
-    assert found.per_example["query"].tolist() == [0, 2]
+    assert found.examples is not None and found.examples.example.tolist() == [0, 2] and found.ranks is not None
+    assert found.examples.target.tolist() == [1, 11, 0, 10, 3] and found.ranks.tolist() == [2.0, 12.0, 1.0, 2.0, 9.0]
     # Query 0: grade 2 at rank 2, 1 at 12, 0 at 1.  Query 2: grade 1 at rank 2, 3 at 9.
     log = math.log2
     linear = [(2 / log(3)) / (2 + 1 / log(3)), (1 / log(3) + 3 / log(10)) / (3 + 1 / log(3))]
