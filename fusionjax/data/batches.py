@@ -35,14 +35,35 @@ _SORT_BATCHES = 8
 Batch = dict[str, dict[str, np.ndarray]]
 
 
-def active(objectives: schema.Objectives, step: int) -> tuple[str, ...]:
-    """Objectives that take part in a step: those with a weight whose turn it is."""
+def active(objectives: schema.Objectives, step: int, total: int | None = None) -> tuple[str, ...]:
+    """Objectives that take part in a step: those with a weight whose turn it is.
+
+    Args:
+      total: steps of the run, which `begin` and `end` are shares of; not needed where all begin at 0 and end at 1.
+    """
     turn = []
     for name in OBJECTIVES:
         objective = getattr(objectives, name)
         if objective.weight > 0 and step % objective.every == objective.offset:
-            turn.append(name)
+            first, stop = stretch(objective, total)
+            if first <= step and (stop is None or step < stop):
+                turn.append(name)
     return tuple(turn)
+
+
+def stretch(objective: schema.Objective, total: int | None) -> tuple[int, int | None]:
+    """The step an objective begins with, and the one it no longer takes part in (None: it goes on to the end)."""
+    if (objective.begin, objective.end) == (0.0, 1.0):
+        return 0, None
+    if total is None:
+        raise ValueError("begin and end are shares of the run's steps: how many are they?")
+    return round(objective.begin * total), None if objective.end == 1.0 else round(objective.end * total)
+
+
+def turns_before(objective: schema.Objective, step: int, total: int | None) -> int:
+    """In how many steps before `step`, one of its own, the objective took part: a step without it uses up no batch."""
+    first, _ = stretch(objective, total)
+    return step // objective.every - max(0, -(-(first - objective.offset) // objective.every))
 
 
 def _generator(seed: int, name: str, index: int) -> np.random.Generator:
@@ -85,18 +106,19 @@ class StepSource(grain.sources.RandomAccessDataSource):
             if getattr(config.objectives, name).weight > 0:
                 self.makers[name] = _MAKERS[name](inputs, config)
         self.live = Live(inputs, config) if uses_bank(config) and inputs.n_products else None
+        self.total = steps_of(config, self)
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
         k = self.config.train.accumulate
-        turn = active(self.config.objectives, step)
+        turn = active(self.config.objectives, step, self.total)
         micro: list[Batch] = []
         for part in range(k):
             batch: Batch = {}
             for name in turn:
-                index = (step // getattr(self.config.objectives, name).every) * k + part
+                index = turns_before(getattr(self.config.objectives, name), step, self.total) * k + part
                 batch[name] = self.makers[name](index)
             if self.live is not None:
                 batch["live"] = self.live(batch, step * k + part)
@@ -294,17 +316,18 @@ _MAKERS = {
 
 
 def steps_of(config: schema.Run, source: StepSource) -> int:
-    """Number of steps of a run; `epochs` are passes over the objective with the most batches."""
+    """Number of steps of a run; `epochs` are passes over the objective that needs the most steps for one."""
     if config.train.steps is not None:
         return config.train.steps
     assert config.train.epochs is not None
-    longest = max(
-        (maker.shuffle.per_epoch * getattr(config.objectives, name).every for name, maker in source.makers.items()), default=0
-    )
-    return max(1, math.ceil(config.train.epochs * longest / config.train.accumulate))
+    needed = []
+    for name, maker in source.makers.items():
+        objective = getattr(config.objectives, name)
+        needed.append(maker.shuffle.per_epoch * objective.every / (objective.end - objective.begin))
+    return max(1, math.ceil(config.train.epochs * max(needed, default=0) / config.train.accumulate))
 
 
-def stream(source: StepSource) -> grain.DatasetIterator:
+def stream(source: grain.sources.RandomAccessDataSource) -> grain.DatasetIterator:
     """The batches of steps 0, 1, … in order, made ahead by threads; `get_state` / `set_state` hold the data position."""
     dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
     return iter(dataset)

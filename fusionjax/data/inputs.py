@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fusionjax.config import schema
+from fusionjax.data.controls import control_graph, control_texts, kept_events
 from fusionjax.data.graph import Graph, build_graph
 from fusionjax.data.shop import TRAIN, Shop
 from fusionjax.data.split import user_ranges
-from fusionjax.data.text import Tokenizer, learn_or_load, product_texts
+from fusionjax.data.text import Tokenizer, learn_or_load
 from fusionjax.errors import UserError
 
 KIND_STRENGTH = {"view": 1, "click": 2, "cart": 3, "purchase": 4}
@@ -35,9 +36,26 @@ class Sequences:
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
-    shop: Shop
+class Real:
+    """What results are measured against: the shop before `data.controls`, so that every control has the same examples."""
+
     graph: Graph
+    """Its triples, of every split, are what a filtered rank leaves out."""
+    sequences: Sequences | None
+    """All events: who has a target, and what a user has seen."""
+    train_counts: np.ndarray
+    """int64 [n_products]: training events on the product; defines head, middle, tail and cold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run reads, `data.controls` applied; `shop` and `real` are as the source has them."""
+
+    shop: Shop
+    real: Real
+    graph: Graph
+    written: np.ndarray
+    """int32 [n, 3]: training edges that stand in texts instead of the graph (`data.controls.graph: as_text`)."""
     tokenizer: Tokenizer | None
     product_tokens: np.ndarray | None
     """int32 [n_products, l]."""
@@ -46,7 +64,8 @@ class Inputs:
     has_text: np.ndarray
     """bool [n_products]: the product has at least one token besides [CLS] and [SEP]."""
     has_entity: np.ndarray
-    """bool [n_products]: training triples, events or queries touch the product, so that its entity row is learnt."""
+    """bool [n_products]: training triples, events or queries touch the product, so that its entity row is learnt (triples only
+    where `model.entity.behaviour` is false)."""
     train_counts: np.ndarray
     """int64 [n_products]: training events on the product."""
     sequences: Sequences | None
@@ -60,6 +79,11 @@ class Inputs:
     @property
     def n_products(self) -> int:
         return len(self.shop.products) if self.shop.products is not None else 0
+
+    def uncontrolled(self) -> "Inputs":
+        """The same with the real graph, events and counts: for segments, which must not differ between controls."""
+        real = self.real
+        return dataclasses.replace(self, graph=real.graph, sequences=real.sequences, train_counts=real.train_counts)
 
 
 def text_needed(config: schema.Run) -> bool:
@@ -91,14 +115,28 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
     """
     require_parts(shop, config)
     n_products = len(shop.products) if shop.products is not None else 0
-    graph = build_graph(shop, config.data.graph, config.data.split)
+    real_shop, controls = shop, config.data.controls
+    real_graph, supported = build_graph(shop, config.data.graph, config.data.split), None
+    if shop.events is not None and controls.events_share < 1.0:
+        keep = kept_events(shop.events, config)
+        log(f"control: {controls.events_share:g} of the training events, {np.sum(shop.events.split[keep] == TRAIN):,}, kept")
+        shop = dataclasses.replace(shop, events=shop.events.take(keep))
+        if config.data.graph.co_view or config.data.graph.co_purchase:
+            supported = build_graph(shop, config.data.graph, config.data.split)
+    graph, written = control_graph(real_graph, supported, config)
     for note in graph.notes:
         log(f"graph: {note}")
     positives = _positives(shop, config.objectives.query_product)
     tokenizer = product_tokens = query_tokens = None
     has_text = np.zeros(n_products, bool)
     if text_needed(config) and shop.products is not None:  # a graph alone has no text, whatever `sources` says
-        texts = product_texts(shop.products, config.text.fields)
+        texts = control_texts(shop.products, graph, written, config)
+        reads_text = "text" in config.model.product.sources or config.objectives.alignment.weight > 0
+        if controls.text == "none" and reads_text and not any(texts):
+            raise UserError(
+                "data.controls.text: none leaves no product text, but model.product.sources or objectives.alignment reads it; "
+                "set model.product.sources to [entity] and objectives.alignment.weight to 0"
+            )
         queries = list(shop.queries.text) if shop.has("queries") else []
         train_queries = [queries[row] for row in np.unique(positives[:, 0])]
         tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
@@ -106,13 +144,16 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         has_text = (product_tokens != 0).sum(1) > 2
         query_tokens = tokenizer.rows(queries, config.text.max_length) if queries else None
     sequences = build_sequences(shop) if shop.has("products", "events") else None
-    counts = np.zeros(n_products, np.int64)
-    if shop.has("products", "events"):
-        counts = np.bincount(shop.events.product[shop.events.split == TRAIN], minlength=n_products)
+    counts = _train_counts(shop)
+    real = Real(real_graph, sequences, counts)
+    if shop is not real_shop and sequences is not None:
+        real = Real(real_graph, build_sequences(real_shop), _train_counts(real_shop))
     profile, values = _profile(shop)
     return Inputs(
-        shop=shop,
+        shop=real_shop,
+        real=real,
         graph=graph,
+        written=written,
         tokenizer=tokenizer,
         product_tokens=product_tokens,
         query_tokens=query_tokens,
@@ -124,6 +165,19 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         profile_values=values,
         positives=positives,
     )
+
+
+def texts_read(inputs: Inputs, config: schema.Run) -> list[str]:
+    """The product texts of a run, controlled, one a product: what its tokens are made of and what BM25 searches."""
+    assert inputs.shop.products is not None
+    return control_texts(inputs.shop.products, inputs.graph, inputs.written, config)
+
+
+def _train_counts(shop: Shop) -> np.ndarray:
+    n_products = len(shop.products) if shop.products is not None else 0
+    if not shop.has("products", "events"):
+        return np.zeros(n_products, np.int64)
+    return np.bincount(shop.events.product[shop.events.split == TRAIN], minlength=n_products)
 
 
 def require_parts(shop: Shop, config: schema.Run) -> None:
@@ -196,10 +250,10 @@ def _held_out_queries(shop: Shop) -> np.ndarray:
 
 
 def _has_entity(graph: Graph, counts: np.ndarray, positives: np.ndarray, config: schema.Run) -> np.ndarray:
-    known = np.zeros(len(counts), bool)
-    if config.objectives.next_product.weight > 0:
+    known, behaviour = np.zeros(len(counts), bool), config.model.entity.behaviour
+    if behaviour and config.objectives.next_product.weight > 0:
         known |= counts > 0
-    if config.objectives.query_product.weight > 0:
+    if behaviour and config.objectives.query_product.weight > 0:
         known[positives[:, 1]] = True
     if config.objectives.link_prediction.weight > 0:
         train = graph.triples(TRAIN)

@@ -10,10 +10,10 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fusionjax.config import schema
 from fusionjax.data import clean, graph, split, tables
 from fusionjax.data.shop import PARTS, SPLITS, Shop
 from fusionjax.data.sources import builder_class, list_sources
+from fusionjax.data.text import LANGUAGES, language
 from fusionjax.errors import UserError
 
 __all__ = [
@@ -38,8 +39,6 @@ __all__ = [
 ]
 
 Log = Callable[[str], Any]
-_HAN = re.compile("[\u3400-\u9fff]")
-_LATIN = re.compile("[A-Za-z]{3}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +225,8 @@ def _splits(codes: np.ndarray) -> dict[str, int]:
 
 
 def _languages(titles: np.ndarray) -> dict[str, int]:
-    """Counts titles with Han characters, with Latin words (three letters: `50ml` and `T恤` are none), both, neither."""
-    found = {"zh": 0, "en": 0, "mixed": 0, "none": 0}
-    for title in titles:
-        han, latin = _HAN.search(title) is not None, _LATIN.search(title) is not None
-        found["mixed" if han and latin else "zh" if han else "en" if latin else "none"] += 1
-    return found
+    found = Counter(map(language, titles))
+    return {name: found[name] for name in LANGUAGES}
 
 
 def _samples(shop: Shop, part: str, n: int) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Texts → token rows: a WordPiece vocabulary learnt from the training texts, and BERT's tokenisation (Chinese by character)."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,21 @@ PAD = 0
 _LEARN_FROM = 300_000
 """Texts a vocabulary is learnt from at most (an even stride): more does not change it, but costs minutes."""
 _BLOCK = 100_000
+LANGUAGES = ("zh", "en", "mixed", "none")
+_HAN = re.compile("[\u3400-\u9fff]")
+_LATIN = re.compile("[A-Za-z]{3}")
 
 
 def product_texts(products: Products, fields: Sequence[str]) -> list[str]:
     """One text a product: its non-empty fields joined by a space (category separators dropped)."""
     columns = [getattr(products, field) for field in fields]
     return [" ".join(part.replace(" > ", " ") for part in parts if part) for parts in zip(*columns, strict=True)]
+
+
+def language(text: str) -> str:
+    """One of `LANGUAGES`: has Han characters, Latin words (three letters: `50ml` and `T恤` are none), both, neither."""
+    han, latin = _HAN.search(text) is not None, _LATIN.search(text) is not None
+    return "mixed" if han and latin else "zh" if han else "en" if latin else "none"
 
 
 class Tokenizer:
