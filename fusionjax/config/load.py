@@ -7,7 +7,7 @@ an earlier layer's `train.epochs`, and the other way round.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from fusionjax.errors import UserError, nearest
 COMMAND_LINE = "command line"
 
 
-def load_run(path: str | Path | None, overrides: Sequence[str] = ()) -> Run:
+def load_run(path: str | Path | None, overrides: Sequence[str] = (), layers: Sequence[Tree] = ()) -> Run:
     """Reads a run config.
 
     Args:
       path: YAML file (`None`: only the defaults); its `extends: other.yaml` is looked up beside it.
+      layers: what lies between the files and the overrides (the rows of a study; see `layer`).
       overrides: `a.b.c=value` each, the value written as in YAML; the last of two with one key wins.
 
     Raises:
@@ -34,7 +35,7 @@ def load_run(path: str | Path | None, overrides: Sequence[str] = ()) -> Run:
     schema = Run.model_json_schema()
     merged = Tree(Run().model_dump(mode="json"), {})
     problems: list[str] = []
-    for layer in [*(() if path is None else _read_chain(Path(path))), _read_overrides(overrides)]:
+    for layer in [*(() if path is None else _read_chain(Path(path))), *layers, _read_overrides(overrides)]:
         _drop_other_length(merged, layer)
         problems += [explain.no_section(layer, path, schema) for path in _merge(merged, layer)]
     try:
@@ -45,6 +46,17 @@ def load_run(path: str | Path | None, overrides: Sequence[str] = ()) -> Run:
     if problems:
         raise UserError("\n".join(problems))
     return run
+
+
+def layer(values: Mapping[str, Any], origin: str) -> Tree:
+    """Dotted keys with their plain values as a layer for `load_run`; `origin` is where errors say they stand."""
+    found = Tree({}, {})
+    for key, value in values.items():
+        path = tuple(key.split("."))
+        for part in reversed(path):
+            value = {part: value}
+        _merge(found, Tree(value, {path[:length]: origin for length in range(1, len(path) + 1)}))
+    return found
 
 
 def dump_run(run: Run) -> str:
@@ -61,20 +73,28 @@ def json_schema() -> dict[str, Any]:
 
 
 def config_digest(run: Run) -> str:
-    """SHA-256 (hexadecimal) of the resolved config: equal for equal runs, however they were written."""
-    text = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """SHA-256 (hexadecimal) of the resolved config but `track`: equal for equal runs, however they were written."""
+    text = json.dumps(_what_counts(run), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def changed_keys(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
-    """Dotted keys in which two runs differ, with both values, in the order of the schema; None for a key one has not."""
+    """Dotted keys in which two runs differ, with both values, in the order of the schema; None for a key one has not.
+
+    `track` does not count.
+    """
 
     def walk(path: tuple[str, ...], left: Any, right: Any) -> list[tuple[str, Any, Any]]:
         if isinstance(left, dict) and isinstance(right, dict):
             return [change for key in {**left, **right} for change in walk((*path, key), left.get(key), right.get(key))]
         return [] if left == right else [(dotted(path), left, right)]
 
-    return walk((), a.model_dump(mode="json"), b.model_dump(mode="json"))
+    return walk((), _what_counts(a), _what_counts(b))
+
+
+def _what_counts(run: Run) -> dict[str, Any]:
+    """The config without what does not change a run: where its numbers are also sent."""
+    return run.model_dump(mode="json", exclude={"track"})
 
 
 def _read_chain(path: Path) -> list[Tree]:

@@ -4,7 +4,9 @@ A run is shop × towers × weighted objectives × optimiser × evaluation. All m
 YAML, `extends` and dotted overrides is `config/load.py`. Descriptions here become the JSON Schema editors show.
 """
 
+import itertools
 import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -102,6 +104,25 @@ class Graph(Section):
     """An attribute with more distinct values than this is a number or an identifier, not an entity: left out, and said."""
 
 
+class Controls(Section):
+    """The same shop with one thing taken away or shuffled: what a study holds against the real one (see `data/controls.py`).
+
+    Only what training reads changes. Validation and test triples, users, queries, their targets and what is left out of a
+    ranking stay those of the real shop. Shuffles and subsets are drawn from the run's seed.
+    """
+
+    graph: Literal["real", "relations_shuffled", "tails_shuffled", "random_same_degree", "none", "as_text"] = "real"
+    """Training edges: as they are; with permuted relation labels; with tails permuted within each relation; with tails and
+    labels permuted over all; none; none, but up to 8 a product written into its text (`brand: Acme; also viewed: Blue mug`)."""
+    graph_share: Share = 1.0
+    """Share of the training edges kept, both directions of a pair together; smaller subsets lie inside larger ones."""
+    events_share: Share = 1.0
+    """Share of the training events kept; smaller subsets lie inside larger ones."""
+    text: Literal["real", "shuffled", "title_only", "none"] = "real"
+    """Product texts: as they are; each one that of another product; the title, whatever `text.fields` says; empty. Queries
+    keep theirs."""
+
+
 class Data(Section):
     name: str = "demo_shop"
     """Which source: `fusionjax data list` shows them."""
@@ -115,6 +136,7 @@ class Data(Section):
     clean: Clean = Clean()
     split: Split = Split()
     graph: Graph = Graph()
+    controls: Controls = Controls()
 
 
 # -------------------------------------------------------------------------------------------------------------- towers
@@ -158,6 +180,8 @@ class Entity(Section):
     """TransE only: L1 or L2 distance."""
     margin: Annotated[float, Field(ge=0.0)] = 9.0
     """TransE only: score = margin − distance."""
+    behaviour: bool = True
+    """Learn entity rows from next products and queries too; false: from the graph (and alignment) alone."""
 
     @model_validator(mode="after")
     def _complex_is_even(self) -> "Entity":
@@ -220,11 +244,17 @@ class Objective(Section):
     """Takes part in every n-th step …"""
     offset: Annotated[int, Field(ge=0)] = 0
     """… beginning with this one (0 ≤ offset < every): objectives with different offsets alternate."""
+    begin: Share = 0.0
+    """Takes part from this share of the run's steps on …"""
+    end: Share = 1.0
+    """… until this one (begin < end): objectives may follow each other."""
 
     @model_validator(mode="after")
     def _offset_within_every(self) -> "Objective":
         if self.offset >= self.every:
             raise ValueError(f"offset {self.offset} must be smaller than every {self.every}")
+        if self.begin >= self.end:
+            raise ValueError(f"begin {self.begin:g} must be smaller than end {self.end:g}")
         return self
 
 
@@ -279,9 +309,20 @@ class Objectives(Section):
         used = [
             each for each in (self.link_prediction, self.alignment, self.query_product, self.next_product) if each.weight > 0
         ]
-        for step in range(min(math.lcm(*(each.every for each in used)), 1000) if used else 0):
-            if not any(step % each.every == each.offset for each in used):
-                raise ValueError(f"no objective takes part in step {step}: see every and offset of those with a weight")
+        # Between two neighbouring begins or ends the same objectives take turns. Rounding moves these marks, not their order,
+        # so what holds for every stretch here holds for a run of any length.
+        marks = sorted({0.0, 1.0, *(mark for each in used for mark in (each.begin, each.end))}) if used else []
+        for start, stop in itertools.pairwise(marks):
+            present = [each for each in used if each.begin <= start and stop <= each.end]
+            where = "" if (start, stop) == (0.0, 1.0) else f" between {start:.4g} and {stop:.4g} of the run"
+            if not present:
+                raise ValueError(f"no objective takes part{where}: see begin and end of those with a weight")
+            for step in range(min(math.lcm(*(each.every for each in present)), 1000)):
+                if not any(step % each.every == each.offset for each in present):
+                    cycle = f" of {math.lcm(*(each.every for each in present))}" if where else ""
+                    raise ValueError(
+                        f"no objective takes part in step {step}{cycle}{where}: see every and offset of those with a weight"
+                    )
         return self
 
 
@@ -354,6 +395,34 @@ class Evaluation(Section):
     baselines: bool = True
 
 
+class Track(Section):
+    """Where the numbers of metrics.jsonl go besides TensorBoard. Not part of what a run is: with other trackers it is the same
+    run, in the same folder. Nothing leaves the machine unless it is told to; a tracker that fails disturbs nothing.
+    """
+
+    wandb: bool = False
+    """Weights & Biases (extra `wandb`): offline, in the run folder (`wandb sync` uploads it), unless WANDB_MODE is set."""
+    mlflow: bool = False
+    """MLflow (extra `mlflow`), at `mlflow_uri`."""
+    trackio: bool = False
+    """trackio (extra `trackio`): its own local folder, unless its variables (TRACKIO_DIR, TRACKIO_SPACE_ID) say otherwise."""
+    project: str = "fusionjax"
+    """Project (W&B, trackio) or experiment (MLflow): letters, digits and `_-.`."""
+    name: str | None = None
+    """Name of the run there; default: that of the run folder."""
+    mlflow_uri: str | None = None
+    """`sqlite:///FILE`, `https://SERVER`, …; default: MLFLOW_TRACKING_URI, else `trackers/mlflow.db` in the run folder."""
+
+    @model_validator(mode="after")
+    def _places_exist(self) -> "Track":
+        if not re.fullmatch(r"\w[\w.-]*", self.project):
+            raise ValueError(f"project '{self.project}' must be letters, digits and _-. only")
+        uri = self.mlflow_uri
+        if uri is not None and uri != "databricks" and ("://" not in uri or uri.startswith("file:")):
+            raise ValueError(f"mlflow_uri '{uri}' is no database or server (MLflow gave up folders): sqlite:///FILE, https://…")
+        return self
+
+
 class Run(Section):
     """One run: what `fusionjax train` takes."""
 
@@ -364,3 +433,4 @@ class Run(Section):
     objectives: Objectives = Objectives()
     train: Train = Train(steps=1000)
     evaluation: Evaluation = Evaluation()
+    track: Track = Track()

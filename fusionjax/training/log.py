@@ -13,19 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from fusionjax.runs import RunFolder
+from fusionjax.training.trackers import Trackers
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl and TensorBoard.
+    """Appends rows to metrics.jsonl and TensorBoard, and hands them to the trackers.
 
     Rows carry no times, so that two equal runs write equal files. On resuming, rows after the restored step are cut off: the
-    run will write them again.
+    run will write them again. The trackers are handed the earlier rows too, and take what they lack; closing them is left to
+    their owner.
     """
 
-    def __init__(self, run: RunFolder, resumed_at: int) -> None:
+    def __init__(self, run: RunFolder, resumed_at: int, trackers: Trackers | None = None) -> None:
         _truncate(run.metrics_file, resumed_at)
         self.file = run.metrics_file.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
+        self.trackers = trackers
+        if trackers is not None and trackers.workers:
+            for row in run.metrics():
+                trackers.write(row)
 
     def write(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
@@ -33,6 +39,8 @@ class MetricsLog:
         for name, value in row.items():
             if name not in ("step", "kind") and not isinstance(value, str) and math.isfinite(value):
                 self.board.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+        if self.trackers is not None:
+            self.trackers.write(row)
 
     def throughput(self, step: int, steps_per_second: float) -> None:
         """Speed goes to TensorBoard only: it differs between equal runs."""

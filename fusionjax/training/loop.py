@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from fusionjax.config import schema
 from fusionjax.data.batches import StepSource, steps_of, stream
@@ -29,9 +30,12 @@ from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar, MetricsLog
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.state import TrainState, catalogue, create, layout
-from fusionjax.training.step import build_step
+from fusionjax.training.step import Step, build_step
+from fusionjax.training.trackers import Trackers
 
 Say = Callable[[str], None]
+OnValidation = Callable[[int, float], bool]
+"""Called with the step and its validation value after each validation; training ends if it returns true."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -76,7 +80,14 @@ def refreshed(state: TrainState, model: JointModel, inputs: Inputs, config: sche
     return dataclasses.replace(state, bank=parallel.replicate(vectors, mesh))
 
 
-def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) -> Trained:
+def train(
+    config: schema.Run,
+    inputs: Inputs,
+    run: RunFolder,
+    say: Say = print,
+    on_validation: OnValidation | None = None,
+    trackers: Trackers | None = None,
+) -> Trained:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Raises:
@@ -85,20 +96,10 @@ def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) 
       Interrupted: after SIGTERM, once the state is saved.
     """
     mesh = parallel.build_mesh()
-    parallel.check_divisible(config, mesh)
+    source, total = plan(config, inputs, mesh)
     model = build_model(config, inputs)
-    source = StepSource(inputs, config, steps=2**31 - 1)
-    if not source.makers:
-        raise UserError("objectives: every weight is 0, there is nothing to train")
-    total = steps_of(config, source)
-    for split in (VALID, TEST):  # a task that cannot be measured is said now, not after training
-        tasks_of(config, inputs, split)
     optimiser = build_optimiser(config.train.optimiser, total)
-    # Created under jit: the same program on every device, no host copy of the tables.
-    fresh = jax.jit(
-        lambda: create(model, optimiser, config.seed),
-        out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-    )()
+    fresh = creator(model, optimiser, mesh)(config.seed)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(fresh.params))
 
     checkpoints, memory, state = Checkpoints(run.checkpoints), Memory(), fresh
@@ -113,16 +114,37 @@ def train(config: schema.Run, inputs: Inputs, run: RunFolder, say: Say = print) 
             batches.set_state(memory.data)
             say(f"resuming at step {int(state.step)} of {total}")
         del fresh
-        loop = _Loop(config, inputs, run, model, mesh, checkpoints, memory, total, say)
-        with _sigterm() as stop:
-            loop.run(state, batches, build_step(model, optimiser, config), stop)
+        journal = Journal(config, inputs, run, model, checkpoints, memory, total, say, on_validation, trackers)
+        with sigterm() as stop:
+            last = _run(journal, state, batches, build_step(model, optimiser, config), mesh, stop)
     finally:
         checkpoints.close()
-    return Trained(loop.last_step, memory.best_step, memory.stopped, parameters)
+    return Trained(last, memory.best_step, memory.stopped, parameters)
 
 
-class _Loop:
-    """One process's pass through the steps."""
+def plan(config: schema.Run, inputs: Inputs, mesh: Any) -> tuple[StepSource, int]:
+    """(the batches by step, the number of steps), once it is known that the run can be trained and measured.
+
+    Raises:
+      UserError: batches that cannot be split over the devices; nothing to train on; a task that cannot be measured.
+    """
+    parallel.check_divisible(config, mesh)
+    source = StepSource(inputs, config, steps=2**31 - 1)
+    if not source.makers:
+        raise UserError("objectives: every weight is 0, there is nothing to train")
+    for split in (VALID, TEST):  # said now, not after training
+        tasks_of(config, inputs, split)
+    return source, steps_of(config, source)
+
+
+def creator(model: JointModel, optimiser: optax.GradientTransformation, mesh: Any) -> Callable[[int], TrainState]:
+    """`seed -> fresh state`, under jit: the same program on every device and for every seed, no host copy of the tables."""
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda seed: create(model, optimiser, seed), out_shardings=everywhere)
+
+
+class Journal:
+    """What one run writes while it trains: its metrics, checked; validations; checkpoints with what the loop remembers."""
 
     def __init__(
         self,
@@ -130,72 +152,59 @@ class _Loop:
         inputs: Inputs,
         run: RunFolder,
         model: JointModel,
-        mesh: Any,
         checkpoints: Checkpoints,
         memory: Memory,
         total: int,
         say: Say,
+        on_validation: OnValidation | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
-        self.config, self.inputs, self.run_folder, self.model, self.mesh = config, inputs, run, model, mesh
+        self.config, self.inputs, self.run_folder, self.model = config, inputs, run, model
         self.checkpoints, self.memory, self.total, self.say = checkpoints, memory, total, say
+        self.on_validation, self.trackers = on_validation, trackers
         self.validate_every = config.train.validate_every or max(1, math.ceil(total / 10))
         self.checkpoint_every = config.train.checkpoint_every or self.validate_every
-        self.pending: list[tuple[int, dict[str, jax.Array]]] = []
-        """Metrics still on the device: reading one a step would stop the device each time."""
-        self.last_step = 0
 
-    def run(self, state: TrainState, batches: Any, step_fn: Any, stop: threading.Event) -> None:
-        train, places = self.config.train, parallel.replicate(catalogue(self.inputs), self.mesh)
-        step = self.last_step = int(state.step)
-        log = MetricsLog(self.run_folder, step)
+    @contextmanager
+    def opened(self, step: int) -> Iterator[MetricsLog]:
+        """The metrics file, without the rows after `step`, for as long as the block runs."""
+        self.log = MetricsLog(self.run_folder, step, self.trackers)
         try:
-            with Bar(self.total, step, self.say) as bar:
-                while step < self.total and not self.memory.stopped:
-                    batch = parallel.shard_batch(next(batches), self.mesh, train.accumulate)
-                    state, metrics = step_fn(state, batch, places)
-                    step = self.last_step = step + 1
-                    self.pending.append((step, metrics))
-                    bar.step(step)
-                    validates = step % self.validate_every == 0 or step == self.total
-                    stopping = stop.is_set()  # read once: what comes later counts in the next step, which saves
-                    if step % train.log_every == 0 or validates or stopping:
-                        self.flush(log, bar)
-                    every = self.config.text.refresh_every
-                    if validates or (every and step % every == 0):
-                        state = refreshed(state, self.model, self.inputs, self.config, self.mesh)
-                    if validates:
-                        self.validate(state, step, log)
-                    if validates or step % self.checkpoint_every == 0 or stopping:
-                        self.flush(log, bar)
-                        self.memory.data = batches.get_state()
-                        self.checkpoints.save(state, dataclasses.asdict(self.memory))
-                    if stopping:
-                        break
-            if stop.is_set():
-                raise Interrupted(f"stopped by SIGTERM after step {step}; the same command goes on from there")
+            yield self.log
         finally:
-            log.close()
+            self.log.close()
 
-    def flush(self, log: MetricsLog, bar: Bar) -> None:
-        """Reads the metrics of the steps since the last time, checks them, logs those whose turn it is."""
-        for step, metrics in self.pending:
-            row = {name: float(value) for name, value in metrics.items()}
-            for name, value in row.items():
-                if not math.isfinite(value):
-                    where = name.removeprefix("loss/") if name.startswith("loss/") else None
-                    bad = where or next((n[5:] for n, v in row.items() if n.startswith("loss/") and not math.isfinite(v)), name)
-                    kept = self.checkpoints.latest_step()
-                    raise NonFiniteLoss(
-                        f"step {step}: objective '{bad}' is not finite ({value}); last good checkpoint: "
-                        f"{'none yet' if kept is None else f'step {kept}'}. Lower train.optimiser.learning_rate or its weight"
-                    )
-            if step % self.config.train.log_every == 0 or step == self.total:
-                log.write({"step": step, "kind": "train", **row})
-                log.throughput(step, bar.rate)
-                bar.loss(row["loss"])
-        self.pending.clear()
+    def logs(self, step: int) -> bool:
+        """Whether the losses of this step are written."""
+        return step % self.config.train.log_every == 0 or step == self.total
 
-    def validate(self, state: TrainState, step: int, log: MetricsLog) -> None:
+    def validates(self, step: int) -> bool:
+        return step % self.validate_every == 0 or step == self.total
+
+    def saves(self, step: int) -> bool:
+        return self.validates(step) or step % self.checkpoint_every == 0
+
+    def record(self, step: int, row: dict[str, float], rate: float) -> None:
+        """Checks a step's metrics, and logs them if it is their turn; `rate`: steps a second."""
+        for name, value in row.items():
+            if not math.isfinite(value):
+                where = name.removeprefix("loss/") if name.startswith("loss/") else None
+                bad = where or next((n[5:] for n, v in row.items() if n.startswith("loss/") and not math.isfinite(v)), name)
+                kept = self.checkpoints.latest_step()
+                raise NonFiniteLoss(
+                    f"step {step}: objective '{bad}' is not finite ({value}); last good checkpoint: "
+                    f"{'none yet' if kept is None else f'step {kept}'}. Lower train.optimiser.learning_rate or its weight"
+                )
+        if self.logs(step):
+            self.log.write({"step": step, "kind": "train", **row})
+            self.log.throughput(step, rate)
+
+    def save(self, state: TrainState, data: dict[str, Any]) -> None:
+        """A checkpoint to resume from; `data`: position of the batches."""
+        self.memory.data = data
+        self.checkpoints.save(state, dataclasses.asdict(self.memory))
+
+    def validate(self, state: TrainState, step: int) -> None:
         """Measures on validation, keeps the best, counts patience."""
         encoder = Encoder(self.model, state.params, self.config.evaluation.batch_size)
         most = self.config.evaluation.max_valid
@@ -210,9 +219,48 @@ class _Loop:
             memory.since_best += 1
             memory.stopped = bool(self.config.train.patience) and memory.since_best >= self.config.train.patience
         flat = {f"{task}/{name}": number for task, result in results.items() for name, number in result.metrics.items()}
-        log.write({"step": step, "kind": "valid", "selected": value, "best": better, **_finite(flat)})
+        self.log.write({"step": step, "kind": "valid", "selected": value, "best": better, **_finite(flat)})
         shown = "  ".join(f"{task} {metric} {results[task].metrics[metric]:.4f}" for task, metric in _headline(results))
         self.say(f"step {step}: validation {value:.4f}{' (best)' if better else ''}  {shown}")
+        if self.on_validation is not None and self.on_validation(step, value):
+            memory.stopped = True
+
+
+def _run(journal: Journal, state: TrainState, batches: Any, step_fn: Step, mesh: Any, stop: threading.Event) -> int:
+    """One process's pass through the steps; returns the last one."""
+    config, inputs, total = journal.config, journal.inputs, journal.total
+    places = parallel.replicate(catalogue(inputs), mesh)
+    key = parallel.replicate(jax.random.key(config.seed), mesh)
+    step = int(state.step)
+    pending: list[tuple[int, dict[str, jax.Array]]] = []  # still on the device: reading one a step would stop it each time
+    with journal.opened(step), Bar(total, step, journal.say) as bar:
+        while step < total and not journal.memory.stopped:
+            batch = parallel.shard_batch(next(batches), mesh, config.train.accumulate)
+            state, metrics = step_fn(state, batch, places, key)
+            step += 1
+            pending.append((step, metrics))
+            bar.step(step)
+            validates = journal.validates(step)
+            stopping = stop.is_set()  # read once: what comes later counts in the next step, which saves
+            if journal.logs(step) or journal.saves(step) or stopping:
+                for done, values in pending:
+                    row = {name: float(value) for name, value in values.items()}
+                    journal.record(done, row, bar.rate)
+                    if journal.logs(done):
+                        bar.loss(row["loss"])
+                pending.clear()
+            every = config.text.refresh_every
+            if validates or (every and step % every == 0):
+                state = refreshed(state, journal.model, inputs, config, mesh)
+            if validates:
+                journal.validate(state, step)
+            if journal.saves(step) or stopping:
+                journal.save(state, batches.get_state())
+            if stopping:
+                break
+    if stop.is_set():
+        raise Interrupted(f"stopped by SIGTERM after step {step}; the same command goes on from there")
+    return step
 
 
 def _headline(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -224,7 +272,7 @@ def _finite(row: dict[str, float]) -> dict[str, float]:
 
 
 @contextmanager
-def _sigterm() -> Iterator[threading.Event]:
+def sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, while the block runs (in the main thread; elsewhere it never comes)."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

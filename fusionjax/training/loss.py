@@ -28,10 +28,10 @@ class _Step:
         self.drawn += 1
         return jax.random.fold_in(self.key, self.drawn)
 
-    def apply(self, method: str, *args: Any, dropout: bool = False) -> Any:
+    def apply(self, method: str, *args: Any, dropout: bool = False, params: Any = None) -> Any:
         rngs = {"dropout": self.next_key()} if dropout else None
         extra = {"deterministic": False} if dropout else {}
-        return self.model.apply({"params": self.params}, *args, method=method, rngs=rngs, **extra)
+        return self.model.apply({"params": params or self.params}, *args, method=method, rngs=rngs, **extra)
 
     def products(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
         """Product vectors from the bank (whose live rows carry gradient) and the entity table; sources are hidden at random."""
@@ -43,7 +43,11 @@ class _Step:
             has_text &= ~(both & (draw < rate / 2))
             has_entity &= ~(both & (draw > 1.0 - rate / 2))
         text = self.bank[rows] if "text" in self.model.layout.sources else None
-        return self.apply("products", rows, text, has_text, has_entity)
+        params = self.params
+        if not self.config.model.entity.behaviour and "entities" in params:
+            # Next products and queries, the only readers of product vectors, teach the towers around the table, not the table.
+            params = {**params, "entities": jax.lax.stop_gradient(params["entities"])}
+        return self.apply("products", rows, text, has_text, has_entity, params=params)
 
     # ------------------------------------------------------------------------------------------------------ objectives
     def link_prediction(self, batch: dict[str, Array]) -> Float[Array, ""]:

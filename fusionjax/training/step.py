@@ -1,4 +1,4 @@
-"""One optimiser step, jit-compiled, its state donated."""
+"""One optimiser step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +15,20 @@ from fusionjax.training.state import Catalogue, TrainState
 Metrics = dict[str, jax.Array]
 
 
-def build_step(
-    model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run
-) -> Callable[[TrainState, Any, Catalogue], tuple[TrainState, Metrics]]:
-    """Returns `step(state, batch, catalogue) -> (state, metrics)`.
+Step = Callable[[TrainState, Any, Catalogue, jax.Array], tuple[TrainState, Metrics]]
 
-    Metrics are device scalars: `loss`, `gradient_norm` and `loss/OBJECTIVE`. It compiles once for each set of objectives that
-    meet in a step and each history bucket. Randomness is `fold_in(key(seed), step)`: a resumed run draws what an uninterrupted
-    one draws.
+
+def build_step(model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run) -> Step:
+    """`step_of`, compiled, its state donated: once for each set of objectives that meet in a step and each history bucket."""
+    return jax.jit(step_of(model, optimiser, config), donate_argnums=0)
+
+
+def step_of(model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run) -> Step:
+    """Returns `step(state, batch, catalogue, key) -> (state, metrics)`, not compiled.
+
+    Metrics are device scalars: `loss`, `gradient_norm` and `loss/OBJECTIVE`. Randomness is `fold_in(key, step)`, where `key` is
+    the run's `jax.random.key(seed)`: a resumed run draws what an uninterrupted one draws. The seed is in the key alone, so that
+    runs that differ in nothing else share one program.
     """
     accumulate = config.train.accumulate
     loss_and_gradient = jax.value_and_grad(joint_loss, has_aux=True)
@@ -45,13 +51,13 @@ def build_step(
         mean = jax.tree.map(lambda x: x.mean(), (loss, losses))
         return *mean, bank, jax.tree.map(lambda x: x / accumulate, total)
 
-    def step(state: TrainState, batch: Any, catalogue: Catalogue) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, losses, bank, gradient = gradients(state.params, state.bank, batch, key, catalogue)
+    def step(state: TrainState, batch: Any, catalogue: Catalogue, key: jax.Array) -> tuple[TrainState, Metrics]:
+        drawn = jax.random.fold_in(key, state.step)
+        loss, losses, bank, gradient = gradients(state.params, state.bank, batch, drawn, catalogue)
         updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         metrics.update({f"loss/{name}": value for name, value in losses.items()})
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state, bank=bank), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return step

@@ -156,7 +156,7 @@ def test_a_log_row_after_the_checkpoint_is_written_again(tmp_path: Path) -> None
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """`fusionjax train` on the joint run, in this process; the session keeps its own compilation cache and signal handler."""
-    monkeypatch.setattr(cli, "_compilation_cache", lambda: None)
+    monkeypatch.setattr(runs, "keep_compiled_programs", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     file = tmp_path / "tiny.yaml"
     file.write_text(dump_run(tiny_run(*JOINT)), encoding="utf-8")

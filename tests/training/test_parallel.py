@@ -34,10 +34,10 @@ def run(config: schema.Run, devices: int, steps: int) -> tuple[list[dict[str, fl
     step = build_step(build_model(config, inputs), build_optimiser(config.train.optimiser, 100), config)
     state = parallel.replicate(fresh_state(config, inputs), mesh)
     source, places, rows = StepSource(inputs, config, steps), parallel.replicate(catalogue(inputs), mesh), []
-    batch = parallel.shard_batch(source[0], mesh)
-    program = step.lower(state, batch, places).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    batch, key = parallel.shard_batch(source[0], mesh), parallel.replicate(jax.random.key(config.seed), mesh)
+    program = step.lower(state, batch, places, key).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
     for number in range(steps):
-        state, metrics = step(state, parallel.shard_batch(source[number], mesh), places)
+        state, metrics = step(state, parallel.shard_batch(source[number], mesh), places, key)
         rows.append({name: float(value) for name, value in metrics.items()})
     return rows, state, program
 

@@ -38,7 +38,7 @@ def steps(config: schema.Run, number: int) -> tuple[list[dict[str, float]], Trai
     step = build_step(build_model(config, inputs), build_optimiser(config.train.optimiser, 100), config)
     state, places, source, rows = fresh_state(config, inputs), catalogue(inputs), StepSource(inputs, config, number), []
     for place in range(number):
-        state, metrics = step(state, source[place], places)
+        state, metrics = step(state, source[place], places, jax.random.key(config.seed))
         rows.append({name: float(value) for name, value in metrics.items()})
     return rows, state
 
