@@ -12,6 +12,7 @@ from typing import Any
 
 from fusionjax import __version__
 from fusionjax.errors import UserError
+from fusionjax.studies.commands import add_parser as add_study_parser
 
 _EPILOG = "Overrides are KEY=VALUE with dotted keys, checked like the file: train.steps=200 data.name=amazon_beauty"
 
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--plot", type=Path, default=None, help="where to draw the long tail (default: NAME-long-tail.png)"
             )
+    add_study_parser(commands)
     return parser
 
 
@@ -109,8 +111,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from fusionjax.config import load_run
 
     config = load_run(arguments.config, arguments.overrides)
-    _compilation_cache()
-    from fusionjax import pipeline
+    from fusionjax import pipeline, runs
+
+    runs.keep_compiled_programs()
     from fusionjax.reporting.tables import print_results
     from fusionjax.training.loop import Interrupted
 
@@ -126,8 +129,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    _compilation_cache()
-    from fusionjax import pipeline
+    from fusionjax import pipeline, runs
+
+    runs.keep_compiled_programs()
     from fusionjax.reporting.tables import print_results
 
     results, same = pipeline.evaluate(arguments.run_dir, say=_say)
@@ -205,8 +209,10 @@ def _data_config(arguments: argparse.Namespace) -> Any:
 
 
 def _load(arguments: argparse.Namespace) -> Any:
-    _compilation_cache()
+    from fusionjax import runs
     from fusionjax.serving.model import load
+
+    runs.keep_compiled_programs()
 
     return load(arguments.run_dir)
 
@@ -214,15 +220,6 @@ def _load(arguments: argparse.Namespace) -> Any:
 def _show_hits(hits: Sequence[Any]) -> None:
     for place, hit in enumerate(hits, 1):
         print(f"{place:>3}  {hit.score:7.4f}  {hit.id}  {hit.title}")
-
-
-def _compilation_cache() -> None:
-    """Keeps compiled programs between processes, so that a resumed run or a search does not compile again."""
-    import jax
-
-    root = os.environ.get("FUSIONJAX_CACHE") or Path.home() / ".cache" / "fusionjax"
-    jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _say(line: str) -> None:

@@ -1,8 +1,10 @@
 """A run from its config to its folder: data → inputs → training → one test → report. Every stage can be killed and repeated."""
 
+import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,45 @@ from fusionjax.data.prepare import Prepared, prepare
 from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
-from fusionjax.evaluation.tasks import evaluate_baselines, evaluate_model, recommendation_cases, sample, tasks_of
+from fusionjax.evaluation.scores import Scores, save_scores
+from fusionjax.evaluation.tasks import (
+    evaluate_baselines,
+    evaluate_model,
+    recommendation_cases,
+    sample,
+    scores_by_task,
+    tasks_of,
+)
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
-from fusionjax.training.loop import train
+from fusionjax.training import trackers
+from fusionjax.training.loop import OnValidation, Trained, train
+from fusionjax.training.together import can_run_together, train_together
+from fusionjax.training.trackers import Trackers
 
 Say = Callable[[str], None]
 
 
-def run(config: schema.Run, folder: Path | None, name: str, say: Say = print) -> RunFolder:
+def run(config: schema.Run, folder: Path | None, name: str, say: Say = print, fingerprint: str | None = None) -> RunFolder:
     """Does what of the run is not yet done, and returns its folder.
 
     Args:
       config: resolved.
       folder: where; default `runs/NAME-DIGEST`.
       name: of the config, for the default folder.
+      fingerprint: of the data the run must have, where other runs are to be compared with it.
 
     Raises:
       UserError: the config asks for what the data lacks, the folder holds another run, or its data changed.
       NonFiniteLoss, Interrupted: from training.
     """
+    trackers.require(config.track)
     home = runs.open_run(config, folder, name)
     prepared = prepare(config.data, log=say)
+    check_fingerprint(home.path, prepared.fingerprint, fingerprint)
     record = _start(home, config, prepared)
-    if home.results_file.exists() and (home.path / "report.html").exists():
+    if complete(home):
         say("this run is complete; nothing to do")
         return home
     started = time.monotonic()
@@ -48,14 +64,159 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print) ->
     say("shop: " + ", ".join(f"{count:,} {part}" for part, count in prepared.shop.counts().items()))
     inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
     say(f"graph: {len(inputs.graph.entities):,} entities, {len(inputs.graph.relations)} relations, {len(inputs.graph):,} edges")
-    trained = train(config, inputs, home, say)
+    with Trackers(home, config, record, say) as tracked:
+        trained = train(config, inputs, home, say, trackers=tracked)
+        _finish(home, config, prepared, inputs, trained, record, time.monotonic() - started, say, tracked)
+    return home
+
+
+@dataclasses.dataclass(frozen=True)
+class Validated:
+    """A run trained and validated, but never tested."""
+
+    value: float
+    """The best validation value by `train.select`."""
+    best_step: int
+    steps: int
+    curve: dict[int, float]
+    """Step → validation value."""
+
+
+def validate_only(
+    config: schema.Run,
+    folder: Path,
+    name: str,
+    say: Say = print,
+    on_validation: OnValidation | None = None,
+    fingerprint: str | None = None,
+) -> Validated:
+    """Trains like `run` (and goes on where it was stopped), but measures nothing on test and writes no report.
+
+    Args:
+      on_validation: told each step and value, those of an earlier process too; training ends where it returns true.
+
+    Raises:
+      UserError, NonFiniteLoss, Interrupted: as `run`.
+    """
+    trackers.require(config.track)
+    home = runs.open_run(config, folder, name)
+    prepared = prepare(config.data, log=say)
+    check_fingerprint(home.path, prepared.fingerprint, fingerprint)
+    record = _start(home, config, prepared)
+    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
+    told: set[int] = set()
+
+    def tell() -> bool:
+        new = [row for row in _validations(home) if row["step"] not in told]
+        told.update(row["step"] for row in new)
+        return on_validation is not None and any([on_validation(row["step"], row["selected"]) for row in new])
+
+    with Trackers(home, config, record, say) as tracked:
+        trained = train(config, inputs, home, say, lambda *_: tell(), tracked)
+    tell()  # what a process wrote that was killed right after its last step
+    rows = _validations(home)
+    best = next(row for row in reversed(rows) if row["best"])
+    return Validated(best["selected"], best["step"], trained.steps, {row["step"]: row["selected"] for row in rows})
+
+
+def _validations(home: RunFolder) -> list[dict[str, Any]]:
+    return [row for row in home.metrics() if row["kind"] == "valid"]
+
+
+def run_together(
+    config: schema.Run,
+    seeds: Sequence[int],
+    folders: Sequence[Path],
+    name: str,
+    say: Say = print,
+    fingerprint: str | None = None,
+) -> list[RunFolder]:
+    """`run` for several seeds of one config, trained in one program; complete ones are skipped.
+
+    A seed whose loss is not finite stops alone: its folder gets no results.json, its provenance the error under `failure`.
+
+    Args:
+      config: resolved; its own seed does not count.
+      seeds, folders: the runs and where they go, each once.
+      name: of the config, for messages.
+      fingerprint: of the data the runs must have, where other runs are to be compared with them.
+
+    Returns:
+      The folders as `RunFolder`s, in the order of the seeds.
+
+    Raises:
+      UserError: as `run`; or seeds of this config cannot be trained together (`training.together.can_run_together`).
+      Interrupted: from training.
+    """
+    if len(set(seeds)) != len(seeds) or len({folder.absolute() for folder in folders}) != len(folders):
+        raise ValueError(f"seeds {list(seeds)} and their folders must differ")
+    if reason := can_run_together(config):
+        raise UserError(f"{name}: {reason}")
+    trackers.require(config.track)
+    configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
+    homes = [runs.open_run(one, folder, name) for one, folder in zip(configs, folders, strict=True)]
+    prepared = prepare(config.data, log=say)
+    todo: list[tuple[schema.Run, RunFolder, dict[str, Any]]] = []
+    for one, home in zip(configs, homes, strict=True):
+        check_fingerprint(home.path, prepared.fingerprint, fingerprint)
+        record = _start(home, one, prepared)
+        if complete(home):
+            say(f"seed {one.seed}: this run is complete; nothing to do")
+            continue
+        record.pop("failure", None)
+        record["trained_together"] = {"seeds": list(seeds), "note": "one program; `seconds` is this seed's share"}
+        runs.write_json(home.provenance_file, record)
+        todo.append((one, home, record))
+    if not todo:
+        return homes
+    started = time.monotonic()
+    inputs = [build_inputs(prepared.shop, todo[0][0], todo[0][1].tokenizer, log=say)]
+    if config.data.controls == schema.Controls():
+        inputs *= len(todo)
+    else:  # drawn from the seed
+        inputs += [build_inputs(prepared.shop, one, home.tokenizer, log=lambda _: None) for one, home, _ in todo[1:]]
+    with contextlib.ExitStack() as stack:
+        tracked = [stack.enter_context(Trackers(home, one, record, say)) for one, home, record in todo]
+        trained = train_together([one for one, _, _ in todo], inputs, [home for _, home, _ in todo], say, tracked)
+        share = (time.monotonic() - started) / len(todo)
+        for (one, home, record), own, outcome, tracker in zip(todo, inputs, trained, tracked, strict=True):
+            if isinstance(outcome, Trained):
+                tell = _prefixed(say, one.seed)
+                _finish(home, one, prepared, own, outcome, record, share, tell, tracker)
+            else:
+                tracker.close("failed")
+                runs.write_json(home.provenance_file, record | {"failure": str(outcome)})
+    if failed := [one.seed for (one, _, _), outcome in zip(todo, trained, strict=True) if not isinstance(outcome, Trained)]:
+        say(f"no results of seeds {', '.join(map(str, failed))}: training diverged (provenance.json, failure)")
+    return homes
+
+
+def _prefixed(say: Say, seed: int) -> Say:
+    return lambda line: say(f"seed {seed}: {line}")
+
+
+def _finish(
+    home: RunFolder,
+    config: schema.Run,
+    prepared: Prepared,
+    inputs: Inputs,
+    trained: Trained,
+    record: dict[str, Any],
+    spent: float,
+    say: Say,
+    tracked: Trackers,
+) -> None:
+    """What follows training: the one test, the provenance's end, the report. `spent`: seconds this process took until here."""
+    started = time.monotonic()
     say(f"best checkpoint: step {trained.best_step} of {trained.steps}; measuring it on test")
     best = serving.from_checkpoint(config, inputs, home)
-    results = measure(best, inputs, config)
+    results, scores = measure(best, inputs, config)
+    write_scores(home, scores)  # before results.json, which says that the run was measured
     runs.write_json(home.results_file, results)
+    tracked.write_test(trained.steps, results["test"])
     record |= {
         "finished": runs.now(),
-        "seconds": round(record.get("seconds", 0.0) + time.monotonic() - started, 1),
+        "seconds": round(record.get("seconds", 0.0) + spent + time.monotonic() - started, 1),
         "steps": trained.steps,
         "best_step": trained.best_step,
         "stopped_early": trained.stopped_early,
@@ -63,7 +224,6 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print) ->
     }
     runs.write_json(home.provenance_file, record)
     write_report(home, config, prepared, inputs, best, results, record)
-    return home
 
 
 def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
@@ -78,11 +238,26 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     record = _start(home, config, prepared)
     inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
     best = serving.from_checkpoint(config, inputs, home)
-    results = measure(best, inputs, config)
+    results, scores = measure(best, inputs, config)
+    write_scores(home, scores)
     same = home.results_file.exists() and home.results() == results
     runs.write_json(home.results_file, results)
     write_report(home, config, prepared, inputs, best, results, record)
     return results, same
+
+
+def check_fingerprint(place: Path, found: str, expected: str | None) -> None:
+    """Raises `UserError` if data are not those that other runs of the same comparison have."""
+    if expected is not None and found != expected:
+        raise UserError(
+            f"{place}: the data has changed (fingerprint {found[:12]}, the study's other cells have {expected[:12]}): "
+            "they cannot stand in one table"
+        )
+
+
+def complete(home: RunFolder) -> bool:
+    """Whether nothing of the run is left to do."""
+    return home.results_file.exists() and (home.path / "report.html").exists()
 
 
 def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str, Any]:
@@ -100,26 +275,47 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
     return record
 
 
-def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> dict[str, Any]:
-    """What results.json holds: the best checkpoint on validation and test, baselines on test."""
+def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """Measures the best checkpoint on validation and test, and baselines on test.
+
+    Returns:
+      (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
+    """
     settings = config.evaluation
     valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
     test = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
     found = evaluate_baselines(inputs, config, settings.max_test) if settings.baselines else {}
-    results: dict[str, Any] = {
-        "valid": _numbers(valid),
-        "test": _numbers(test),
-        "baselines": {task: _numbers(by_name) for task, by_name in found.items()},
-    }
+    results = {"valid": _numbers(valid), "test": _numbers(test), **_baseline_results(found), **_sampled(settings)}
+    return results, scores_by_task(test, found, inputs)
+
+
+def measure_baselines(inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """Measures the baselines alone, without any training; the same two as `measure` returns."""
+    found = evaluate_baselines(inputs, config, config.evaluation.max_test)
+    return {**_baseline_results(found), **_sampled(config.evaluation)}, scores_by_task({}, found, inputs)
+
+
+def write_scores(home: RunFolder, scores: Mapping[str, Scores]) -> None:
+    """scores/TASK.npz."""
+    for task, (asked, ranks) in scores.items():
+        save_scores(home.scores / f"{task}.npz", asked, ranks)
+
+
+def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Any]:
+    results: dict[str, Any] = {"baselines": {task: _numbers(by_name) for task, by_name in found.items()}}
     chosen = {
         task: {name: result.settings for name, result in by_name.items() if result.settings} for task, by_name in found.items()
     }
     if any(chosen.values()):
         results["baseline_settings"] = chosen
-    sampled = {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}
-    if sampled:
-        results["sampled"] = {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}
     return results
+
+
+def _sampled(settings: schema.Evaluation) -> dict[str, Any]:
+    sampled = {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}
+    if not sampled:
+        return {}
+    return {"sampled": {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}}
 
 
 def _numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float | None]]:

@@ -8,7 +8,8 @@
 | metrics.jsonl | training losses and validation metrics by step (no times: equal runs write equal files) |
 | tensorboard/ | the same as event files, with times |
 | checkpoints/ | latest and best |
-| results.json | final metrics beside the baselines |
+| scores/TASK.npz | the rank of every test target, by the model and each baseline (`evaluation/scores.py`) |
+| results.json | final metrics beside the baselines; there once the run was measured |
 | plots/*.png, report.html | for people |
 """
 
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores"
 
     @property
     def plots(self) -> Path:
@@ -152,6 +157,15 @@ def provenance(config: schema.Run, fingerprint: str, source: dict[str, Any]) -> 
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "started": now(),
     }
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs between processes, so that a resumed run, another seed or a search does not compile again."""
+    import jax
+
+    root = os.environ.get("FUSIONJAX_CACHE") or Path.home() / ".cache" / "fusionjax"
+    jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def now() -> str:

@@ -222,7 +222,7 @@ def test_train_prints_the_table_and_last_the_folder(trained: TrainedRun) -> None
 def test_the_folder_holds_all_that_is_named(trained: TrainedRun) -> None:
     names = {path.name for path in trained.folder.iterdir()}
     files = {"config.yaml", "provenance.json", "metrics.jsonl", "results.json", "report.html"}
-    assert names == files | {"checkpoints", "plots", "tensorboard", "tokenizer"}
+    assert names == files | {"checkpoints", "plots", "scores", "tensorboard", "tokenizer"}
     assert any((trained.folder / "tensorboard").iterdir()) and (trained.folder / "tokenizer" / "tokenizer.json").exists()
     plots = list((trained.folder / "plots").glob("*.png"))
     assert len(plots) >= 3 and all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)

@@ -1,29 +1,22 @@
 """The pictures of a run, as PNG files: learning curves, this run against baselines, segments, a map of the products.
 
-Figures are drawn on Agg without pyplot, in matplotlib's default style whatever the person's own matplotlibrc says, and the same
-numbers give the same bytes. Each function returns whether there was anything to draw; if not, no file is left.
+Style, colours and saving are in `figure.py`. Each function returns whether there was anything to draw; if not, no file is left.
 """
 
-import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import font_manager, patheffects, ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from threadpoolctl import threadpool_limits
 
-from fusionjax.reporting import write_whole
+from fusionjax.reporting.figure import ACCENT, MARKERS, PALETTE, QUIET, REST, font_for, nothing, save, short
 from fusionjax.reporting.tables import (
     SEGMENTS,
     THIS_RUN,
@@ -38,30 +31,7 @@ from fusionjax.reporting.tables import (
 
 LegendEntry = tuple[str, str, int, str]
 """(code, label, number of products, colour as #rrggbb)"""
-PALETTE = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#44AA99", "#882255", "#999933", "#AA4499", "#661100")
-"""Paul Tol's ten colours that people with any colour vision can tell apart."""
-MARKERS = "os^DvP*X<>"
-ACCENT, QUIET, REST = "#332288", "#9A9AA0", "#C8C8CC"
 REST_CODE = "–"
-_CJK_FAMILIES = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "PingFang SC"),
-    *("Hiragino Sans GB", "Heiti SC", "Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
-    *("Droid Sans Fallback", "Arial Unicode MS", "AR PL UMing CN", "SimSun"),
-)
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": False,
-    "grid.color": "#E4E4E8",
-    "legend.frameon": False,
-    "axes.unicode_minus": True,
-}
-_DPI = 144
 
 
 def write_plots(
@@ -145,8 +115,8 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
             panel(axes)
 
     if not train and not tasks:
-        return _nothing(path)
-    return _save(draw, path, (9.2, 2.9 * (bool(train) + bool(tasks)) + 0.3))
+        return nothing(path)
+    return save(draw, path, (9.2, 2.9 * (bool(train) + bool(tasks)) + 0.3))
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -187,7 +157,7 @@ Panel = tuple[str, list[tuple[str, float | None]]]
 def _bars(panels: Sequence[Panel], path: Path, *, shared: bool, label: str = "") -> bool:
     """Panels of horizontal bars side by side, their values at their ends; `shared`: one scale for all, names only left."""
     if not panels:
-        return _nothing(path)
+        return nothing(path)
     most = max(len(bars) for _, bars in panels)
     font = font_for([name for _, bars in panels for name, _ in bars])
     highest = max((value for _, bars in panels for _, value in bars if value is not None), default=0.0)
@@ -203,7 +173,7 @@ def _bars(panels: Sequence[Panel], path: Path, *, shared: bool, label: str = "")
                 text = number(value)
                 axes.text((value or 0.0) + 0.03 * (top or 1.0), row, text, va="center", fontsize=9, color="#333333")
             axes.set_yticks(
-                range(len(bars)), ["" if shared and place else _short(name if font else ascii(name)) for name, _ in bars]
+                range(len(bars)), ["" if shared and place else short(name if font else ascii(name)) for name, _ in bars]
             )
             for text in axes.get_yticklabels():
                 text.set_parse_math(False)
@@ -218,7 +188,7 @@ def _bars(panels: Sequence[Panel], path: Path, *, shared: bool, label: str = "")
         if label:
             figure.supxlabel(label, fontsize=10)
 
-    return _save(draw, path, (max(4.5, min(9.2, 3.1 * len(panels))), 1.0 + 0.34 * most))
+    return save(draw, path, (max(4.5, min(9.2, 3.1 * len(panels))), 1.0 + 0.34 * most))
 
 
 # ------------------------------------------------------------------------------------------------------------------- map
@@ -294,9 +264,9 @@ def product_map(
             for text, (code, label, count, _) in zip(box.get_texts(), legend, strict=True):
                 text.set_fontproperties(font_manager.FontProperties(fname=font, size=10))
                 text.set_parse_math(False)  # a `$` in a category's name is a dollar
-                text.set_text(f"{code}  {_short(label)} ({count:,})")
+                text.set_text(f"{code}  {short(label)} ({count:,})")
 
-    _save(draw, path, (9.2, float(np.clip(6.4 * height / (width or 1.0), 3.8, 6.4)) + 0.3))
+    save(draw, path, (9.2, float(np.clip(6.4 * height / (width or 1.0), 3.8, 6.4)) + 0.3))
     return legend
 
 
@@ -350,42 +320,3 @@ def project(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
             random_state=seed,
         )
         return np.asarray(model.fit_transform(unit.astype(np.float32)), np.float32)
-
-
-def _short(label: str, most: int = 26) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
-# ----------------------------------------------------------------------------------------------------------------- fonts
-def font_for(labels: Sequence[str]) -> str | None:
-    """File of the first installed font that holds every character of the labels; `None` if there is none.
-
-    DejaVu Sans, which matplotlib brings, is tried first, then the usual Chinese, Japanese and Korean families. Emoji and rarer
-    scripts end in `None`.
-    """
-    letters = {ord(letter) for label in labels for letter in f"{label}…{REST_CODE}"}
-    installed = {entry.name: entry.fname for entry in reversed(font_manager.fontManager.ttflist)}
-    for file in (installed[name] for name in ("DejaVu Sans", *_CJK_FAMILIES) if name in installed):
-        if os.path.exists(file) and letters <= set(FT2Font(file).get_charmap()):
-            return file
-    return None
-
-
-# ---------------------------------------------------------------------------------------------------------------- saving
-def _save(draw: Callable[[Figure], None], path: Path, size: tuple[float, float]) -> bool:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=size, dpi=_DPI, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.1))
-        FigureCanvasAgg(figure)
-        draw(figure)
-        figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    write_whole(Path(path), buffer.getvalue())
-    return True
-
-
-def _nothing(path: Path) -> bool:
-    """No picture of an earlier state of the run is left behind."""
-    Path(path).unlink(missing_ok=True)
-    return False

@@ -4,10 +4,8 @@ Pictures are inlined as data URIs, styles stand in the page, there are no script
 forbids the browser everything else. Titles, names and queries are text wherever they come from: the template escapes them all.
 """
 
-import base64
 import dataclasses
 import json
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -18,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from fusionjax.reporting import tables, write_whole
+from fusionjax.reporting.page import image, style
 
 LegendEntry = tuple[str, str, int, str]
 _MOST_RELATIONS = 30
@@ -108,6 +107,7 @@ def write_report(
     tasks = tables.tasks_in(results)
     page = template.render(
         title=title,
+        style=style(),
         summary=_summary(provenance, curves, counts, tasks),
         facts=_facts(provenance),
         verdicts=[verdict(results, task) for task in tasks],
@@ -296,14 +296,7 @@ def _relations(graph_counts: Mapping[str, Any]) -> dict[str, Any]:
 def _pictures(folder: Path) -> dict[str, Markup]:
     """`<img>` of each PNG by the stem of its name, known ones first."""
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    return {name: _image(found[name], _ALTS.get(name, name.replace("_", " "))) for name in [*_ALTS, *found] if name in found}
-
-
-def _image(path: Path, alt: str) -> Markup:
-    data = path.read_bytes()
-    width, height = struct.unpack(">II", data[16:24])  # of the IHDR chunk: the page does not jump while it loads
-    source = base64.b64encode(data).decode("ascii")
-    return Markup('<img alt="{}" width="{}" height="{}" src="data:image/png;base64,{}">').format(alt, width, height, source)
+    return {name: image(found[name], _ALTS.get(name, name.replace("_", " "))) for name in [*_ALTS, *found] if name in found}
 
 
 def _count(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fusionjax.reporting import plots
+from fusionjax.reporting import figure, plots
 
 CURVES: list[dict[str, Any]] = [
     *(
@@ -170,7 +170,7 @@ def test_every_label_can_be_drawn_or_is_replaced_by_its_code(tmp_path: Path, lab
 
 
 def test_without_a_chinese_font_codes_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_CJK_FAMILIES", ())
-    assert plots.font_for(["Clothing", "Ünïcode"]) is not None
-    assert plots.font_for(["Clothing", "服装"]) is None
+    monkeypatch.setattr(figure, "_CJK_FAMILIES", ())
+    assert figure.font_for(["Clothing", "Ünïcode"]) is not None
+    assert figure.font_for(["Clothing", "服装"]) is None
     assert plots.product_map(vectors(9)[0], ["服装"] * 9, tmp_path / "map.png")[0][1] == "服装"
