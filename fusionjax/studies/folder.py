@@ -1,0 +1,117 @@
+"""A study's folder: what is committed (scores) and what is not (run folders, the journal of who does what).
+
+| place | holds | committed |
+| --- | --- | --- |
+| study.yaml, the base config | the question | yes |
+| scores/cells/DIGEST.json | the record of a finished cell: config, commit, data, cost, metrics, learning curve | yes |
+| scores/cells/DIGEST.npz | its rank of every test target | yes |
+| scores/examples/TASK.npz | which users, queries or triples those are, and their segments | yes |
+| scores/baselines.json, .npz | the same of the simple methods | yes |
+| scores/failures/DIGEST.json | a cell that failed, and its error | yes |
+| search/ | traces of the search and what it chose | yes |
+| report.md, report.html, tables/, plots/, … | the report | yes |
+| runs/ | run folders, logs, the journal | no |
+
+A cell's files are named by the digest of what it computes, so folders filled on several machines merge by copying. Ranks are
+written before the record: where there is a record, there are its ranks.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionjax.evaluation.scores import Examples, load_examples, load_ranks, save_examples, save_ranks
+from fusionjax.runs import write_json
+
+Record = dict[str, Any]
+Ranks = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    path: Path
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def search(self) -> Path:
+        return self.path / "search"
+
+    def record_file(self, digest: str) -> Path:
+        return self.scores / "cells" / f"{digest[:16]}.json"
+
+    def failure_file(self, digest: str) -> Path:
+        return self.scores / "failures" / f"{digest[:16]}.json"
+
+    def examples_file(self, task: str) -> Path:
+        return self.scores / "examples" / f"{task}.npz"
+
+    def has(self, digest: str) -> bool:
+        return self.record_file(digest).exists()
+
+    def records(self) -> list[Record]:
+        """Of every finished cell, planned or not, in the order of their digests."""
+        return [_read(file) for file in sorted((self.scores / "cells").glob("*.json"))]
+
+    def record(self, digest: str) -> Record:
+        return _read(self.record_file(digest))
+
+    def ranks(self, digest: str) -> Ranks:
+        return load_ranks(self.record_file(digest).with_suffix(".npz"))
+
+    def failures(self) -> list[Record]:
+        return [_read(file) for file in sorted((self.scores / "failures").glob("*.json"))]
+
+    def baselines(self) -> tuple[Record, dict[str, Ranks]] | None:
+        """(their record, name → task → ranks), if they have been measured."""
+        file = self.scores / "baselines.json"
+        if not file.exists():
+            return None
+        by_name: dict[str, Ranks] = {}
+        for key, ranks in load_ranks(file.with_suffix(".npz")).items():
+            task, name = key.split("/", 1)
+            by_name.setdefault(name, {})[task] = ranks
+        return _read(file), by_name
+
+    def examples(self) -> dict[str, Examples]:
+        return {file.stem: load_examples(file) for file in sorted((self.scores / "examples").glob("*.npz"))}
+
+    def save_cell(self, digest: str, record: Record, ranks: Ranks) -> None:
+        file = self.record_file(digest)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_ranks(file.with_suffix(".npz"), ranks)
+        write_json(file, record)
+        self.failure_file(digest).unlink(missing_ok=True)
+
+    def save_baselines(self, record: Record, by_task: dict[str, Ranks]) -> None:
+        """`by_task`: task → name → ranks."""
+        file = self.scores / "baselines.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_ranks(
+            file.with_suffix(".npz"),
+            {f"{task}/{name}": ranks for task, found in by_task.items() for name, ranks in found.items()},
+        )
+        write_json(file, record)
+
+    def save_examples(self, examples: Examples) -> None:
+        file = self.examples_file(examples.task)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_examples(file, examples)
+
+    def save_failure(self, digest: str, failure: Record) -> None:
+        file = self.failure_file(digest)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, failure)
+
+
+def _read(file: Path) -> Record:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,321 @@
+"""The methods paragraphs of a study, written from the configs that were really run, and a bibliography of what they cite.
+
+Citations are Pandoc's (`[@key]`); the entries are in `references.bib` beside this file, of which a study gets those it cites.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from fusionjax.reporting.tables import metric_label, task_label
+from fusionjax.studies.analysis import Analysis
+from fusionjax.studies.facts import at, configs, measured, reference_config, versions
+from fusionjax.studies.grids import CORRECTIONS
+from fusionjax.studies.markdown import escape
+
+if TYPE_CHECKING:
+    from fusionjax.studies.collect import Collected
+
+_INFO_NCE = "by InfoNCE in both directions [@oord2018infonce; @radford2021clip]"
+_CITATION = re.compile(r"@([a-z0-9]+)")
+_BASELINE_CITATIONS = {"bm25": "robertson2009bm25", "item-knn": "deshpande2004itemknn", "itemknn": "deshpande2004itemknn"}
+_CONTROLS = {
+    "relations_shuffled": "the relation labels of training edges permuted",
+    "tails_shuffled": "the tails of training edges permuted within each relation",
+    "random_same_degree": "tails and labels of training edges permuted over all (a random graph of the same degrees)",
+    "none": "no training edges",
+    "as_text": "no training edges, but up to eight a product written into its text",
+}
+_TEXT_CONTROLS = {"shuffled": "each product with the text of another", "title_only": "titles only", "none": "no product texts"}
+
+
+def write_methods(collected: "Collected", analysis: Analysis) -> tuple[str, str]:
+    """(methods.md, references.bib): Markdown paragraphs with Pandoc citations, and exactly the entries they cite."""
+    paragraphs = [
+        ("Data", _data(collected)),
+        ("Model", _model(collected)),
+        ("Objectives", _objectives(collected)),
+        ("Training", _training(collected)),
+        ("Controls", _controls(collected)),
+        ("Evaluation", _evaluation(collected)),
+        ("Statistics", _statistics(collected, analysis)),
+        ("Software", _software(collected)),
+    ]
+    text = "# Methods\n\n" + "".join(f"**{title}.** {' '.join(found)}\n\n" for title, found in paragraphs if found)
+    return text.rstrip() + "\n", bibliography(cited(text))
+
+
+def cited(text: str) -> list[str]:
+    """Keys that a text cites, in the order of their first citation."""
+    keys = [key for group in re.findall(r"\[(@[^\]]*)\]", text) for key in _CITATION.findall(group)]
+    return list(dict.fromkeys(keys))
+
+
+def bibliography(keys: Iterable[str]) -> str:
+    """BibTeX entries of the keys, in alphabetical order.
+
+    Raises:
+      KeyError: there is no such entry.
+    """
+    known = entries()
+    return "\n".join(known[key] + "\n" for key in sorted(keys))
+
+
+def entries() -> dict[str, str]:
+    """Key → BibTeX entry of everything that methods may cite."""
+    text = resources.files("fusionjax.studies").joinpath("references.bib").read_text(encoding="utf-8")
+    return {part.split("{", 1)[1].split(",", 1)[0]: part.strip() for part in re.split(r"(?m)^(?=@)", text) if part.strip()}
+
+
+def _values(collected: "Collected", path: str) -> list[Any]:
+    """Distinct values of a key over the rows, the reference's first."""
+    found = [at(reference_config(collected), path), *(at(config, path) for config in configs(collected).values())]
+    kept: list[Any] = []
+    for value in found:
+        if value is not None and value not in kept:
+            kept.append(value)
+    return kept
+
+
+def _used(collected: "Collected", objective: str) -> bool:
+    return any((weight or 0) > 0 for weight in _values(collected, f"objectives.{objective}.weight"))
+
+
+# ------------------------------------------------------------------------------------------------------------------ data
+def _data(collected: "Collected") -> list[str]:
+    config = reference_config(collected)
+    name = at(config, "data.name")
+    if name is None:
+        return []
+    found = []
+    if name == "amazon_beauty":
+        relations = at(config, "data.amazon_beauty.relations") or []
+        found.append("We use the Amazon Beauty 5-core of the Amazon product data [@mcauley2015amazon; @he2016amazon]")
+        found[-1] += (
+            f" with its product relations {_and(relation.replace('_', ' ') for relation in relations)}." if relations else "."
+        )
+    elif name == "demo_shop":
+        shop = at(config, "data.demo_shop") or {}
+        sizes = ", ".join(f"{shop[key]:,} {key}" for key in ("products", "users", "queries") if key in shop)
+        found.append(
+            f"We use a synthetic shop made by a program ({sizes})." if sizes else "We use a synthetic shop made by a program."
+        )
+    else:
+        found.append("We use the authors' own tables of products, events, queries and triples.")
+    split = at(config, "data.split.events")
+    if split == "leave_one_out" and "recommendation" in collected.examples:
+        found.append("Events are split leave-one-out: each user's last new product is test, the one before it validation.")
+    elif split == "temporal" and "recommendation" in collected.examples:
+        found.append("Events are split by two global points in time.")
+    prints = list(dict.fromkeys(str(record.get("fingerprint")) for record in measured(collected) if record.get("fingerprint")))
+    if prints:
+        found.append(
+            f"The prepared data {'has' if len(prints) == 1 else 'have'} the fingerprint {_and(p[:16] for p in prints)}."
+        )
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------- model
+def _model(collected: "Collected") -> list[str]:
+    config = reference_config(collected)
+    sources = {source for value in _values(collected, "model.product.sources") for source in value}
+    aligned, asked, linked = (_used(collected, name) for name in ("alignment", "query_product", "link_prediction"))
+    text, entity = "text" in sources or aligned or asked, "entity" in sources or aligned or linked
+    found = []
+    if text and at(config, "text.layers") is not None:
+        size = f"{at(config, 'text.layers')} layers, width {at(config, 'text.width')}, {at(config, 'text.heads')} heads"
+        start = "started from a checkpoint" if at(config, "text.checkpoint") else "trained from scratch"
+        found.append(
+            f"Texts ({_and(at(config, 'text.fields') or ['text'])}, at most {at(config, 'text.max_length')} tokens) are read "
+            f"by a BERT encoder [@devlin2019bert] ({size}, {at(config, 'text.pooling')} pooling), {start}."
+        )
+    scorers = _values(collected, "model.entity.scorer") if entity else []
+    if scorers:
+        names = {"transe": "TransE [@bordes2013transe]", "complex": "ComplEx [@trouillon2016complex]"}
+        dim = at(config, "model.entity.dim")
+        found.append(
+            f"Entities of the product graph are embedded with {_and(names.get(each, escape(each)) for each in scorers)} "
+            f"({dim} real numbers)."
+        )
+    if "text" in sources and "entity" in sources:
+        found.append(
+            "A product vector is the gated sum of its projected text and entity vectors; a learned vector stands for one that "
+            "is missing."
+        )
+    if _used(collected, "next_product"):
+        user = at(config, "model.user") or {}
+        found.append(
+            f"A user is a causal transformer over the last {user.get('history')} events ({user.get('layers')} layers, "
+            f"{user.get('heads')} heads), after SASRec [@kang2018sasrec]."
+        )
+    if found and at(config, "model.dim") is not None:
+        found.append(f"All towers meet in a space of {at(config, 'model.dim')} dimensions and are compared by cosine.")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ objectives
+def _objectives(collected: "Collected") -> list[str]:
+    config, found = reference_config(collected), []
+    if _used(collected, "link_prediction"):
+        alpha = [value for value in _values(collected, "objectives.link_prediction.self_adversarial") if value]
+        how = "a softmax over a true triple and its uniformly corrupted heads or tails"
+        found.append(
+            f"*Link prediction* is {how}."
+            if not alpha
+            else "*Link prediction* weights negatives self-adversarially [@sun2019rotate]."
+        )
+    if _used(collected, "alignment"):
+        found.append(f"*Alignment* lets a product's text and entity vectors find each other {_INFO_NCE}.")
+    if _used(collected, "query_product"):
+        found.append(f"*Query-product* lets a query and a relevant product find each other {_INFO_NCE}.")
+        if at(config, "objectives.query_product.from_titles"):
+            share = at(config, "objectives.query_product.from_titles")
+            found.append(f"A share of {share:g} of its queries are random parts of a product's own text [@lee2019ict].")
+    if _used(collected, "next_product"):
+        kinds = _values(collected, "objectives.next_product.softmax")
+        whole = "a softmax over the whole catalogue"
+        sampled = "a sampled softmax with logQ correction [@bengio2008sampling; @yi2019logq]"
+        named = [{"full": whole, "sampled": sampled}[kind] for kind in kinds if kind in ("full", "sampled")]
+        found.append(f"*Next product* is {_and(named or [whole])} at every position of a history.")
+    weights = {
+        name: at(config, f"objectives.{name}.weight")
+        for name in ("link_prediction", "alignment", "query_product", "next_product")
+    }
+    shown = [f"{name.replace('_', ' ')} {weight:g}" for name, weight in weights.items() if weight]
+    if shown:
+        found.append(f"Weights in the reference: {', '.join(shown)}.")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- training
+def _training(collected: "Collected") -> list[str]:
+    config = reference_config(collected)
+    names = {
+        "adamw": "AdamW [@loshchilov2019adamw]",
+        "adam": "Adam [@kingma2015adam]",
+        "adagrad": "Adagrad [@duchi2011adagrad]",
+        "sgd": "stochastic gradient descent",
+    }
+    found = []
+    length = f"{at(config, 'train.steps'):,} steps" if at(config, "train.steps") else None
+    length = length or (f"{at(config, 'train.epochs'):g} epochs" if at(config, "train.epochs") else None)
+    optimisers = [names.get(each, escape(each)) for each in _values(collected, "train.optimiser.name")]
+    if optimisers and length:
+        rate = at(config, "train.optimiser.learning_rate") or {}
+        rates = ", ".join(f"{name} {value:g}" for name, value in rate.items())
+        schedule = at(config, "train.optimiser.schedule")
+        found.append(f"Models are trained with {_and(optimisers)} for {length} ({schedule} schedule; learning rates: {rates}).")
+    elif length:
+        found.append(f"Models are trained for {length}.")
+    if at(config, "train.select"):
+        selected = (
+            "the mean of the tasks' main metrics"
+            if at(config, "train.select") == "mean"
+            else escape(at(config, "train.select"))
+        )
+        found.append(f"The checkpoint that is best on validation by {selected} is tested once.")
+    found.append(f"Every row is trained with the seeds {_and(str(seed) for seed in collected.seeds)}.")
+    search = collected.study.search
+    if search is not None:
+        sampler = {"tpe": "tree-structured Parzen estimators [@bergstra2011tpe]", "grid": "a grid", "random": "random search"}
+        pruned = "" if search.pruner == "none" else f", pruned by the {search.pruner} pruner"
+        found.append(
+            "Hyper-parameters of each row are chosen on validation with Optuna [@akiba2019optuna] by "
+            f"{sampler[search.sampler]}{pruned}, with the same space and budget for every row."
+        )
+    return found
+
+
+def _controls(collected: "Collected") -> list[str]:
+    graph = [_CONTROLS[value] for value in _values(collected, "data.controls.graph") if value in _CONTROLS]
+    text = [_TEXT_CONTROLS[value] for value in _values(collected, "data.controls.text") if value in _TEXT_CONTROLS]
+    found = []
+    if graph or text:
+        found.append(
+            f"Control rows train on a changed shop: {'; '.join([*graph, *text])}. Shuffles are drawn anew for each seed."
+        )
+    for key, what in (("graph_share", "training edges"), ("events_share", "training events")):
+        shares = sorted(value for value in _values(collected, f"data.controls.{key}") if value < 1)
+        if shares:
+            found.append(f"Some rows keep {_and(f'{100 * share:g} %' for share in shares)} of the {what}.")
+    if found:
+        found.append("What is measured stays that of the real shop.")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluation
+def _evaluation(collected: "Collected") -> list[str]:
+    config, found = reference_config(collected), []
+    protocols: dict[str, Callable[[], str]] = {
+        "link_prediction": lambda: (
+            "every entity is ranked as head and as tail, other true triples filtered out [@bordes2013transe]"
+        ),
+        "search": lambda: "every product is ranked for every judged query",
+        "recommendation": lambda: (
+            "every product is ranked for every user"
+            + (", those of the user's history left out" if at(config, "evaluation.exclude_seen") else "")
+        ),
+    }
+    for task, metrics in collected.study.tasks.items():
+        if task in collected.examples:
+            size = f"{len(collected.examples[task].example):,}"
+            shown = _and(metric_label(metric) for metric in metrics)
+            found.append(f"{task_label(task).capitalize()} ({shown}; {size} test examples): {protocols[task]()}.")
+    if any(metric.startswith("ndcg") for metrics in collected.study.tasks.values() for metric in metrics):
+        found.append("NDCG [@jarvelin2002ndcg] divides by the ideal over all relevant products.")
+    found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
+    if collected.baselines:
+        names = [escape(name) + _baseline_citation(name) for name in collected.baselines]
+        found.append(f"Simple baselines on the same examples, their settings chosen on validation: {_and(names)}.")
+    return found
+
+
+def _baseline_citation(name: str) -> str:
+    key = next((key for known, key in _BASELINE_CITATIONS.items() if known in name.lower().replace("_", "-")), None)
+    return f" [@{key}]" if key else ""
+
+
+def _statistics(collected: "Collected", analysis: Analysis) -> list[str]:
+    settings = analysis.settings
+    one = len(collected.seeds) == 1
+    found = [
+        "Tables show the mean over seeds" + (" (one seed)." if one else " ± the standard deviation over seeds."),
+        "Intervals (95 %) come from resampling examples, the same for all rows [@owen2007pigeonhole]"
+        + ("." if one else ", and allow for the choice of seeds by a variance component with Student's tails."),
+        f"Rows are compared with {escape(analysis.reference)}, paired by example"
+        + ("" if one else " and seed")
+        + f", by a randomisation test over examples [@smucker2007randomisation] ({settings.get('resamples')} resamples)"
+        + (
+            "."
+            if one
+            else "; a difference must also stand out from its variance over seeds and examples (the larger p counts)."
+        ),
+    ]
+    correction = {
+        "holm": "Holm's method [@holm1979]",
+        "benjamini_hochberg": "Benjamini and Hochberg's method [@benjamini1995fdr]",
+    }
+    name, level = settings["correction"], f"the level is {settings['alpha']:g}"
+    found.append(f"p-values are corrected over each table by {correction.get(name, CORRECTIONS.get(name, name))}; {level}.")
+    found.append(
+        "If nothing is significant the minimum detectable effect is given [@bloom1995mde], at power "
+        f"{settings.get('power', 0.8):g}."
+    )
+    if len(collected.rows) + len(collected.baselines) > 1:
+        found.append("Critical-difference diagrams follow Demšar [@demsar2006], with examples as blocks.")
+    return found
+
+
+def _software(collected: "Collected") -> list[str]:
+    known = versions(collected)
+    shown = {
+        name: f"{name} {', '.join(known[name])}" for name in ("fusionjax", "python", "jax", "flax", "numpy") if name in known
+    }
+    text = "Models are written in JAX [@jax] and Flax [@flax]"
+    return [f"{text} ({', '.join(escape(each) for each in shown.values())})." if shown else f"{text}."]
+
+
+def _and(parts: Iterable[str]) -> str:
+    listed = list(parts)
+    return " and ".join(part for part in (", ".join(listed[:-1]), listed[-1] if listed else "") if part)

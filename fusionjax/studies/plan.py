@@ -1,0 +1,196 @@
+"""From a study file to its cells: one cell is one row with one seed, that is one run config."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionjax.config import load_run, schema
+from fusionjax.config.axes import READY, ready
+from fusionjax.config.explain import show
+from fusionjax.config.load import layer
+from fusionjax.config.study import Overrides, Study, load_study
+from fusionjax.config.yaml_tree import Tree
+from fusionjax.errors import UserError, nearest
+from fusionjax.evaluation.scores import Examples, per_example
+
+PLACES = ("data.source_dir", "data.cache_dir", "track")
+"""Keys that say where data lie or who watches, not what is computed: the same cell on another machine has others."""
+BASELINES = "baselines"
+"""Name of the cell that measures the simple methods."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One row with one seed. Cells with equal digests are one computation, whatever they are called."""
+
+    row: str
+    seed: int
+    config: schema.Run
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{slug(self.row)}-s{self.seed}-{self.digest[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    study: Study
+    folder: Path
+    axes: dict[str, dict[str, Overrides]]
+    """Axis → value → overrides; the first value is the base's."""
+    values: dict[str, dict[str, str]]
+    """Row → axis → value."""
+    cells: tuple[Cell, ...]
+    """Seed by seed, so that an unfinished study has every row; the reference first: its examples are the study's."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    def cell(self, row: str, seed: int) -> Cell:
+        """Raises `UserError` if the study has no such cell."""
+        if row not in self.values:
+            raise UserError(f"{self.folder}: no row '{row}'{nearest(row, self.values)}")
+        if seed not in self.study.seeds:
+            raise UserError(f"{self.folder}: seed {seed} is not among the study's seeds {list(self.study.seeds)}")
+        return next(cell for cell in self.cells if (cell.row, cell.seed) == (row, seed))
+
+    def distinct(self) -> list[Cell]:
+        """One cell for each computation."""
+        return list({cell.digest: cell for cell in reversed(self.cells)}.values())[::-1]
+
+
+def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overrides] | None = None) -> Plan:
+    """Reads a study and works out its cells.
+
+    Args:
+      path: `study.yaml` or its folder.
+      places: overrides of where data lie (`data.source_dir=…`), of this machine only.
+      chosen: what the study's search chose for each row.
+
+    Raises:
+      UserError: an axis, value, row, key or metric that does not exist, with file, line and the nearest valid name.
+    """
+    study, tree = load_study(path)
+    file = path / "study.yaml" if path.is_dir() else path
+    for place in places:
+        key = place.partition("=")[0]
+        if not any(key == known or key.startswith(f"{known}.") for known in PLACES):
+            raise UserError(
+                f"command line: {key}: a study is what its file says; only {', '.join(PLACES)} may be given here "
+                f"(others belong into {file})"
+            )
+    axes = {name: _axis(name, study, tree) for name in study.axes}
+    rows, extra = _rows(study, axes, tree)
+    if study.reference not in rows:
+        raise UserError(f"{tree.origin(('reference',))}: reference: no row '{study.reference}'{nearest(study.reference, rows)}")
+    for place, pair in enumerate(study.contrasts):
+        for name in pair:
+            if name not in rows:
+                raise UserError(f"{tree.origin(('contrasts', place))}: contrasts: no row '{name}'{nearest(name, rows)}")
+    for task, metrics in study.tasks.items():
+        for metric in metrics:
+            if metric not in (known := metric_names(task)):
+                raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: no metric '{metric}'{nearest(metric, known)}")
+    base = file.parent / study.base
+    if not base.exists():
+        raise UserError(f"{tree.origin(('base',))}: base: no such config file: {base}")
+    load_run(base, places)  # its own mistakes are said once, not for every row
+    configs: dict[str, schema.Run] = {}
+    for row, values in rows.items():
+        layers = [
+            layer(axes[axis][value], tree.origin(("axes", axis, value))) for axis, value in values.items() if axes[axis][value]
+        ]
+        layers.append(layer(extra.get(row, {}), tree.origin(("rows", row, "set"))))
+        layers.append(layer((chosen or {}).get(row, {}), "search/chosen.yaml"))
+        try:
+            configs[row] = load_run(base, ["evaluation.baselines=false", *places], layers)
+        except UserError as error:
+            raise UserError(f"row '{row}': {error}") from None
+    cells = [
+        Cell(row, seed, config := configs[row].model_copy(update={"seed": seed}), cell_digest(config))
+        for seed in study.seeds
+        for row in sorted(rows, key=lambda row: row != study.reference)
+    ]
+    return Plan(study, file.parent, axes, rows, tuple(cells))
+
+
+def cell_digest(config: schema.Run | Mapping[str, Any]) -> str:
+    """SHA-256 of what a cell computes: its config without the places."""
+    values = dict(config.model_dump(mode="json") if isinstance(config, schema.Run) else config)
+    values.pop("track", None)
+    values["data"] = {key: value for key, value in values["data"].items() if key not in ("source_dir", "cache_dir")}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def metric_names(task: str) -> tuple[str, ...]:
+    """What a task's stored ranks give."""
+    nothing = Examples(task, np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    return tuple(per_example(nothing, np.zeros(0)))
+
+
+def slug(name: str) -> str:
+    """A row's name as part of a file name."""
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_") or "row"
+
+
+def _axis(name: str, study: Study, tree: Tree) -> dict[str, Overrides]:
+    spec, where = study.axes[name], tree.origin(("axes", name))
+    if isinstance(spec, dict):
+        if not spec:
+            raise UserError(f"{where}: axes.{name}: has no values")
+        return spec
+    if name not in READY:
+        raise UserError(
+            f"{where}: axes.{name}: no ready-made axis of that name{nearest(name, READY)} (own axes list their overrides)"
+        )
+    known = ready(name)
+    if spec == "ready":
+        return dict(known)
+    for value in spec:
+        if value not in known:
+            raise UserError(f"{where}: axes.{name}: no value {show(value)}{nearest(value, known)}")
+    return {value: known[value] for value in spec}
+
+
+def _rows(
+    study: Study, axes: Mapping[str, Mapping[str, Overrides]], tree: Tree
+) -> tuple[dict[str, dict[str, str]], dict[str, Overrides]]:
+    """(row → axis → value, row → its own overrides)."""
+    first = {axis: next(iter(values)) for axis, values in axes.items()}
+    if study.design == "grid":
+        return {
+            " / ".join(combination): dict(zip(axes, combination, strict=True))
+            for combination in itertools.product(*axes.values())
+        }, {}
+    if study.design == "one_at_a_time":
+        rows = {"base": dict(first)}
+        for axis, values in axes.items():
+            rows |= {f"{axis}: {value}": {**first, axis: value} for value in list(values)[1:]}
+        return rows, {}
+    rows, extra = {}, {}
+    for row, spec in study.rows.items():
+        rows[row] = dict(first)
+        for axis, value in spec.items():
+            where = tree.origin(("rows", row, axis))
+            if axis == "set":
+                if not isinstance(value, dict):
+                    raise UserError(f"{where}: rows.{row}.set: expected dotted keys and values, got {show(value)}")
+                extra[row] = value
+            elif axis not in axes:
+                raise UserError(f"{where}: rows.{row}: no axis '{axis}'{nearest(axis, [*axes, 'set'])}")
+            elif not isinstance(value, str) or value not in axes[axis]:
+                raise UserError(f"{where}: rows.{row}.{axis}: no value {show(value)}{nearest(str(value), axes[axis])}")
+            else:
+                rows[row][axis] = value
+    return rows, extra
