@@ -19,7 +19,7 @@ _EPILOG = "Overrides are KEY=VALUE with dotted keys, checked like the file: trai
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -48,6 +48,18 @@ def _terminated(*_: object) -> None:
     """
     os.write(2, b"fusionjax: stopped by SIGTERM; the same command goes on from the last checkpoint\n")
     os._exit(0)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: argparse alone takes no KEY=VALUE that stands behind an option."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    name = next((name for name in ("overrides", "places") if hasattr(arguments, name)), None)
+    if rest and (name is None or not all("=" in each and not each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if name is not None:
+        setattr(arguments, name, [*getattr(arguments, name), *rest])
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from fusionjax.runs import RunFolder
 from tests.trained import ROOT, SMALL, TrainedRun, fusionjax, readme_block, readme_shop, trained_run
 
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+STUDY = str(ROOT / "experiments" / "demo_shop")
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -68,6 +69,12 @@ def one_clear_line(result: tuple[int, str, str], said: str) -> None:
         (["config", "show", "nowhere.yaml"], r"no such config file: nowhere\.yaml"),
         (["train", "bad.yaml"], r"bad\.yaml:2: train\.stepz: .*'steps'"),
         (["train", QUICKSTART, "train.stepz=3"], r"command line: train\.stepz: .*'steps'"),
+        (["train", QUICKSTART, "--run-dir", "new", "train.stepz=3"], r"command line: train\.stepz: .*'steps'"),
+        (["study", "run", "nowhere", "--workers", "2", "data.source_dir=x"], r"no such study: nowhere"),
+        (["study", "run", STUDY, "--workers", "0"], r"--workers 0: at least 1"),
+        (["study", "plan", STUDY, "--no-probe", "train.steps=3"], r"command line: train\.steps: a study is what its file says"),
+        (["study", "search", STUDY], r"the study has no search: section"),
+        (["study", "reproduce", STUDY, "--row", "reel", "--seed", "0"], r"no row 'reel'"),
         (["train", QUICKSTART, "train.steps=many"], r"command line: train\.steps: expected .* got .*many"),
         (["train", QUICKSTART, "train.steps=0"], r"command line: train\.steps: "),
         (["train", QUICKSTART, "steps"], r"command line: 'steps': expected KEY=VALUE"),
@@ -119,7 +126,17 @@ def test_another_config_is_refused(cli: Cli, trained: TrainedRun, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["train"], ["serch"], ["search", "RUN", "tee", "-k", "ten"], ["recommend", "RUN"], ["data"]]
+    "words",
+    [
+        [],
+        ["train"],
+        ["train", QUICKSTART, "--stepz", "a=b"],
+        ["serch"],
+        ["search", "RUN", "tee", "-k", "ten"],
+        ["recommend", "RUN"],
+        ["data"],
+        ["study", "run", STUDY, "--row", "x"],
+    ],
 )
 def test_a_wrong_command_line_is_code_2(cli: Cli, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
