@@ -33,7 +33,8 @@ def open_storage(url: str | None, runs: Path) -> BaseStorage:
         runs.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(runs / "journal.log")))
     try:
-        return RDBStorage(url)
+        # The driver that the extra `postgresql` brings; SQLAlchemy's own choice would be another one.
+        return RDBStorage(url.replace("postgresql://", "postgresql+psycopg://", 1))
     except Exception as error:  # SQLAlchemy's errors, and those of whichever driver the URL names
         shown = url.rsplit("@", 1)[-1]  # without the password
         raise UserError(f"storage: cannot open {shown}: {str(error).splitlines()[0]}") from None

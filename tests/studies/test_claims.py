@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,28 @@ def test_a_database_serves_as_a_journal_does(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/claims.db", tmp_path)
     one, two = Claims("study", storage), Claims("study", storage)
     assert one.claim("a") is not None and two.claim("a") is None
+
+
+def test_postgresql_serves_many_machines(tmp_path: Path) -> None:
+    """A real server, where the packages that bring one are installed (pgserver, psycopg): workers of 8 threads, 20 cells."""
+    pgserver = pytest.importorskip("pgserver")
+    pytest.importorskip("psycopg")
+    server, storages = pgserver.get_server(tmp_path / "server"), []
+    try:
+        storages += [open_storage(server.get_uri(), tmp_path) for _ in range(8)]
+        workers = [Claims("study", storage) for storage in storages]
+        for place, worker in enumerate(workers):
+            worker.worker = f"machine-{place}:1:1"  # each on a machine of its own
+
+        def claim_all(worker: Claims) -> list[str]:
+            return [cell for cell in (f"cell {number}" for number in range(20)) if worker.claim(cell) is not None]
+
+        with ThreadPoolExecutor(len(workers)) as pool:
+            won = [cell for cells in pool.map(claim_all, workers) for cell in cells]
+        assert sorted(won) == sorted(f"cell {number}" for number in range(20))
+        assert set(workers[0].live()) == set(won)
+    finally:
+        for storage in storages:
+            storage.remove_session()
+            storage.engine.dispose()
+        server.cleanup()
