@@ -40,8 +40,9 @@ def findings(collected: "Collected", analysis: Analysis) -> list[Finding]:
     for task, (metric, *_) in analysis.tasks().items():
         table = analysis.table(task, metric)
         sentences = [
-            *_against_reference(analysis, table),
+            # What the authors asked for by name comes first.
             *(_contrast(collected, table, each) for each in _contrasts(analysis, table)),
+            *_against_reference(analysis, table),
             *_against_baselines(analysis, table),
         ]
         segments = []

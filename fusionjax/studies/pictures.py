@@ -118,7 +118,8 @@ def _differences(analysis: Analysis, table: Table, segment: str | None, folder: 
         table.task,
         f"Points with intervals: each row's difference from the reference in {label_of(table)}{by}.",
         f"{label_of(table)}{by}: difference from the reference with its 95 % interval. Round and coloured: significant after "
-        "correction within its panel; grey diamonds: not significant.",
+        "correction within its panel; grey diamonds: not significant."
+        + ("" if segment is None else " Each panel has its own scale."),
         "" if segment is None else task_label(segment),
     )
 

@@ -110,7 +110,7 @@ def bars(bars: Sequence[Bar], label: str, path: Path) -> bool:
 
 # ----------------------------------------------------------------------------------------------------------- differences
 def differences(rows: Sequence[str], panels: Mapping[str, Sequence[Difference]], label: str, path: Path) -> bool:
-    """A panel a segment with each row's difference from the reference as a point with its interval.
+    """A panel a segment, each with its own scale, with each row's difference from the reference as a point with its interval.
 
     Args:
       rows: names, top to bottom.
@@ -121,9 +121,6 @@ def differences(rows: Sequence[str], panels: Mapping[str, Sequence[Difference]],
     found = [each for panel in panels.values() for each in panel if each.value is not None]
     if not rows or not found:
         return nothing(path)
-    ends = [end for each in found for end in (each.value, each.low, each.high) if end is not None]
-    low, high = min(0.0, *ends), max(0.0, *ends)
-    room = 0.05 * ((high - low) or 1.0)
     columns = min(5, len(panels))
     lines = math.ceil(len(panels) / columns)
 
@@ -140,6 +137,10 @@ def differences(rows: Sequence[str], panels: Mapping[str, Sequence[Difference]],
                     axes.plot([each.low, each.high], [row, row], color=colour, lw=1.6)
                 axes.plot([each.value], [row], color=colour, marker="o" if each.significant else "d", ms=5, ls="none")
             names_down(axes, list(rows) if place % columns == 0 else [""] * len(rows))
+            # A scale of its own: what is much for rare products is nothing beside popular ones.
+            ends = [end for each in panel for end in (each.value, each.low, each.high) if end is not None]
+            low, high = min([0.0, *ends]), max([0.0, *ends])
+            room = 0.08 * ((high - low) or 1.0)
             axes.set_xlim(low - room, high + room)
             axes.xaxis.set_major_locator(ticker.MaxNLocator(6 if columns == 1 else 2, steps=[1, 2, 5, 10]))
             axes.xaxis.set_major_formatter(_signed)

@@ -100,3 +100,9 @@ def test_bm25_is_cited() -> None:
     collected = made(users=60, triples=40, segments=(), baselines={"bm25": 0.1})
     text, references = write_methods(collected, analyse(collected))
     assert "bm25 [@robertson2009bm25]" in text and "@article{robertson2009bm25," in references
+
+
+def test_the_numbers_of_resamples_and_flips_are_those_that_were_used() -> None:
+    collected = made(statistics={"resamples": 400})
+    text, _ = write_methods(collected, analyse(collected))
+    assert "10000 random sign flips" in text and "400 resamples" in text
