@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -264,6 +264,13 @@ def triple_scores(name: str, norm: int, margin: float) -> tuple[Callable[..., An
     return tails, heads
 
 
+def check_select(config: schema.Train, tasks: Iterable[str]) -> None:
+    """Raises `UserError` if `train.select` names a task that is not measured: before the first step, not at a validation."""
+    task, names = config.select.partition("/")[0], tuple(tasks)
+    if config.select != "mean" and task not in names:
+        raise UserError(f"train.select: '{config.select}': no task '{task}' is measured{nearest(task, names)}")
+
+
 def selection(config: schema.Train, results: dict[str, Result]) -> float:
     """The number by which the best checkpoint is chosen, higher is better; `mean` leaves undefined metrics out.
 
@@ -274,9 +281,8 @@ def selection(config: schema.Train, results: dict[str, Result]) -> float:
         values = [result.metrics[MAIN_METRIC[task]] for task, result in results.items()]
         defined = [value for value in values if np.isfinite(value)]
         return float(np.mean(defined)) if defined else 0.0
+    check_select(config, results)
     task, _, metric = config.select.partition("/")
-    if task not in results:
-        raise UserError(f"train.select: '{config.select}': no task '{task}' was measured{nearest(task, results)}")
     if metric not in results[task].metrics:
         raise UserError(
             f"train.select: '{config.select}': {task} has no metric '{metric}'{nearest(metric, results[task].metrics)}"

@@ -21,7 +21,7 @@ from fusionjax.data.batches import StepSource, steps_of, stream
 from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import MAIN_METRIC, evaluate_model, selection, tasks_of
+from fusionjax.evaluation.tasks import MAIN_METRIC, check_select, evaluate_model, selection, tasks_of
 from fusionjax.inference import Encoder
 from fusionjax.models.joint import JointModel
 from fusionjax.runs import RunFolder
@@ -134,6 +134,7 @@ def plan(config: schema.Run, inputs: Inputs, mesh: Any) -> tuple[StepSource, int
         raise UserError("objectives: every weight is 0, there is nothing to train")
     for split in (VALID, TEST):  # said now, not after training
         tasks_of(config, inputs, split)
+    check_select(config.train, tasks_of(config, inputs, VALID))
     return source, steps_of(config, source)
 
 

@@ -194,11 +194,11 @@ def test_selection() -> None:
 @pytest.mark.parametrize(
     ("select", "said"),
     [
-        ("serch/ndcg@10", r"'serch/ndcg@10': no task 'serch' was measured; did you mean 'search'\?"),
+        ("serch/ndcg@10", r"'serch/ndcg@10': no task 'serch' is measured; did you mean 'search'\?"),
         ("search/ndcg10", r"search has no metric 'ndcg10'; did you mean 'ndcg@10'\?"),
         ("search", r"search has no metric ''; valid: ndcg@10, recall@100"),
         ("search/recall@100", r"recall@100 is undefined on the validation examples of search"),
-        ("recommendation/mrr", r"no task 'recommendation' was measured"),
+        ("recommendation/mrr", r"no task 'recommendation' is measured"),
     ],
 )
 def test_a_wrong_selection_names_the_nearest(select: str, said: str) -> None:

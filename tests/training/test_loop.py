@@ -139,6 +139,9 @@ def test_select_names_a_metric(tmp_path: Path) -> None:
     assert row["selected"] == row["link_prediction/hits@3"]
     with pytest.raises(UserError, match=r"train.select: .*no metric 'mmr'.*mrr"):
         trained(tiny_run(*ONLY_GRAPH, *short, "train.select=link_prediction/mmr"), tmp_path / "wrong")
+    with pytest.raises(UserError, match=r"train.select: .*no task 'recommendation' is measured; valid: link_prediction"):
+        trained(tiny_run(*ONLY_GRAPH, *short, "train.select=recommendation/mrr"), tmp_path / "early")
+    assert not RunFolder(tmp_path / "early").metrics(), "said before the first step"
 
 
 def test_a_log_row_after_the_checkpoint_is_written_again(tmp_path: Path) -> None:
