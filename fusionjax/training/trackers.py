@@ -47,7 +47,7 @@ class Facts:
     folder: Path
     """Where a tracker may put files of its own."""
     config: dict[str, Any]
-    """Dotted key → value, without `track`."""
+    """Dotted key → value, without `track` and where data lie."""
     tags: dict[str, str]
     """study, row (where there are any), seed, commit, fingerprint."""
 
@@ -79,7 +79,9 @@ def require(track: schema.Track) -> None:
 
 
 def facts_of(run: RunFolder, config: schema.Run, provenance: Mapping[str, Any]) -> Facts:
-    settings = config.model_dump(mode="json", exclude={"track"})
+    settings = config.model_dump(mode="json", exclude={"track": True, "data": {"source_dir": True, "cache_dir": True}})
+    if config.text.checkpoint is not None:
+        settings["text"]["checkpoint"] = Path(config.text.checkpoint).name
     tags = {
         "study": os.environ.get("FUSIONJAX_STUDY"),
         "row": os.environ.get("FUSIONJAX_ROW"),
@@ -260,6 +262,7 @@ def _open_wandb(facts: Facts, known: str | None) -> Session:
     wished = {
         **{"console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False},
         **{"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False},
+        "host": os.environ.get("WANDB_HOST", ""),  # else the machine's name
     }
     if "WANDB_FINISH_TIMEOUT" not in os.environ:
         wished["finish_timeout"] = PATIENCE  # else a dead network would keep the process for ever
@@ -272,7 +275,7 @@ def _open_wandb(facts: Facts, known: str | None) -> Session:
         group=facts.tags.get("study"),
         # W&B takes tags of at most 64 letters; the config holds them whole.
         tags=[f"{key}:{value}"[:64] for key, value in facts.tags.items()],
-        config={**facts.config, **facts.tags},
+        config={**facts.tags, **facts.config},  # the seed is a number
         dir=str(facts.folder),
         mode=None if "WANDB_MODE" in os.environ else "offline",
         reinit="create_new",  # a run that the person's own program has open stays open
@@ -301,9 +304,12 @@ def _open_mlflow(facts: Facts, known: str | None) -> Session:
 
     uri, artifacts = _mlflow_uri(facts), None
     if uri is None:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
         facts.folder.mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{(facts.folder / 'mlflow.db').absolute().as_posix()}"
         artifacts = "mlflow-artifacts:/"  # no artefacts are logged; the default would be a path of this machine
+        SqlAlchemyStore(uri, artifacts)  # as would that of the experiment 'Default', which comes with a new file
     client = MlflowClient(uri)
     run_id = known
     if known is not None:
@@ -356,7 +362,7 @@ def _trackio_run(trackio: Any, facts: Facts, resume: str) -> Any:
         project=facts.track.project,
         name=facts.name,
         group=facts.tags.get("study"),
-        config={**facts.config, **facts.tags},
+        config={**facts.tags, **facts.config},  # the seed is a number
         resume=resume,
         embed=False,
         auto_log_gpu=False,
