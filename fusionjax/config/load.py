@@ -5,6 +5,7 @@ one asked for, the overrides. Mappings merge key by key, everything else (lists 
 an earlier layer's `train.epochs`, and the other way round.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -32,20 +33,25 @@ def load_run(path: str | Path | None, overrides: Sequence[str] = (), layers: Seq
     Raises:
       UserError: one line for each problem: file and line (or `command line`), dotted key, what was expected, what was got.
     """
-    schema = Run.model_json_schema()
     merged = Tree(Run().model_dump(mode="json"), {})
     problems: list[str] = []
     for layer in [*(() if path is None else _read_chain(Path(path))), *layers, _read_overrides(overrides)]:
         _drop_other_length(merged, layer)
-        problems += [explain.no_section(layer, path, schema) for path in _merge(merged, layer)]
+        problems += [explain.no_section(layer, path, _schema()) for path in _merge(merged, layer)]
     try:
         # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
         run = Run.model_validate_json(json.dumps(merged.values), strict=True)
     except pydantic.ValidationError as error:
-        problems += explain.explain(error, merged, schema)
+        problems += explain.explain(error, merged, _schema())
     if problems:
         raise UserError("\n".join(problems))
     return run
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    """For errors only: it takes longer than all else here."""
+    return Run.model_json_schema()
 
 
 def layer(values: Mapping[str, Any], origin: str) -> Tree:

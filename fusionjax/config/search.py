@@ -161,8 +161,9 @@ class Search(Section):
                     f"pruner wilcoxon: with {len(self.seeds)} seeds p is at least {least:g} before the last one, so nothing "
                     f"can be pruned at p_threshold {self.p_threshold:g}: give more seeds or a higher threshold"
                 )
-        if "train.steps" in self.space and self.steps is not None:
-            raise ValueError("steps is given, and train.steps is in the space")
+        length = next((key for key in ("train.steps", "train.epochs") if key in self.space), None)
+        if length is not None and self.steps is not None:
+            raise ValueError(f"steps is given, and {length} is in the space")
         if {"train.steps", "train.epochs"} <= set(self.space):
             raise ValueError("train.steps and train.epochs are both in the space")
         if self.metric is not None and self.metric != "mean":

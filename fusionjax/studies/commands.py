@@ -49,8 +49,8 @@ def add_parser(commands: Any) -> None:
             )
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """(plan, folder), checked against each other."""
+def _open(arguments: argparse.Namespace, before_search: bool = False) -> tuple[Any, Any]:
+    """(plan, folder), checked against each other; `before_search`: unless a search is to say first what the cells are."""
     if getattr(arguments, "workers", 1) < 1:
         raise UserError(f"--workers {arguments.workers}: at least 1")
     from fusionjax.config.study import load_study
@@ -67,7 +67,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
         chosen = load_chosen(home)
     plan = make_plan(arguments.study, arguments.places, chosen)
-    others = check(plan, folder)
+    others = [] if before_search and study.search is not None else check(plan, folder)
     if others:
         _say(orphans(others))
     return plan, folder
@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from fusionjax.studies.live import Watch
     from fusionjax.studies.runner import Runner
 
-    plan, folder = _open(arguments)
+    plan, folder = _open(arguments, before_search=True)
     if plan.study.search is not None:
         if not _search_rows(arguments, plan, folder):
             return 0
@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    plan, folder = _open(arguments)
+    plan, folder = _open(arguments, before_search=True)
     if plan.study.search is None:
         raise UserError(f"{folder.path}: the study has no search: section")
     if _search_rows(arguments, plan, folder):

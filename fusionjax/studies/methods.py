@@ -281,11 +281,13 @@ def _statistics(collected: "Collected", analysis: Analysis) -> list[str]:
     one = len(collected.seeds) == 1
     found = [
         "Tables show the mean over seeds" + (" (one seed)." if one else " ± the standard deviation over seeds."),
-        f"Intervals (95 %) come from {settings.get('resamples')} resamples of the examples, the same for all rows [@owen2007pigeonhole]"
+        f"Intervals (95 %) come from {settings.get('resamples')} resamples of the examples, the same for all rows"
+        " [@owen2007pigeonhole]"
         + ("." if one else ", and allow for the choice of seeds by a variance component with Student's tails."),
         f"Rows are compared with {escape(analysis.reference)}, paired by example"
         + ("" if one else " and seed")
-        + f", by a randomisation test over examples [@smucker2007randomisation] ({settings.get('randomisations')} random sign flips)"
+        + ", by a randomisation test over examples [@smucker2007randomisation]"
+        + f" ({settings.get('randomisations')} random sign flips)"
         + (
             "."
             if one

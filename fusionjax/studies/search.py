@@ -256,8 +256,12 @@ class _Row:
                 ) from None
             # It may diverge, run out of memory or draw what does not fit together: that too is what was tried.
             known = isinstance(error, UserError | NonFiniteLoss)
-            trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
-            trial.set_user_attr("error", str(error) if known else f"{type(error).__name__}: {error}")
+            try:
+                trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
+                trial.set_user_attr("error", str(error) if known else f"{type(error).__name__}: {error}")
+            except UpdateFinishedTrialError:
+                self.say(f"{label}: was given up, another worker has it")
+                return True
             self._fail(trial.number)
             self.say(f"{label}: failed: {error}")
         for folder in self._folders(slot):

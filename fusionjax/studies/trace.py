@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fusionjax.config import explain, schema, yaml_tree
 from fusionjax.config.search import Params, Search, with_params
@@ -54,6 +54,8 @@ class Record:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Record":
+        if found["state"] not in get_args(State) or not isinstance(found["params"], dict):
+            raise ValueError(f"no such state, or no parameters: {found['state']}")
         trainings = (Training(**one | {"curve": {int(k): v for k, v in one["curve"].items()}}) for one in found["trainings"])
         return cls(**{**found, "trainings": tuple(trainings)})
 
@@ -281,6 +283,8 @@ def _record_problems(record: Record, search: Search, config: schema.Run) -> list
             with_params(config, record.params)
         except UserError as error:
             found.append(str(error))
+    if record.state == "pruned" and search.pruner == "none":
+        found.append("it was pruned, but the search has no pruner")
     if record.state != "failed":
         for one in record.trainings:
             best = max(one.curve.values(), default=None)
