@@ -124,7 +124,8 @@ def _against_reference(analysis: Analysis, table: Table) -> list[Markup]:
         return [Markup(f"There is nothing to compare the reference {bold(analysis.reference)} with.")]
     better = sorted((pair for pair in compared if pair[1].significant and pair[1].difference > 0), key=_size)
     worse = sorted((pair for pair in compared if pair[1].significant and pair[1].difference <= 0), key=_size)
-    level = [pair for pair in compared if not pair[1].significant]
+    leaning = _leaning(compared)
+    level = [pair for pair in compared if not pair[1].significant and pair not in leaning]
     test = f"at {analysis.settings['alpha']:g} after {_corrected(analysis)} correction"
     found = []
     if better:
@@ -133,6 +134,11 @@ def _against_reference(analysis: Analysis, table: Table) -> list[Markup]:
         found.append(f"**No** row is significantly better than the reference {bold(analysis.reference)} ({test}).")
     if worse:
         found.append(f"Significantly **worse** than the reference: {_names(worse, reference.mean)}.")
+    if leaning:
+        found.append(
+            "**Not significant** after correction, though each one's own 95 % interval leaves out zero: "
+            f"{_names(leaning, reference.mean)}."
+        )
     if level:
         found.append(f"**No significant difference** from the reference: {_names(level, reference.mean)}.")
     found += _detectable(analysis, table, reference, nothing=not better and not worse)
@@ -150,6 +156,11 @@ def _detectable(analysis: Analysis, table: Table, reference: Estimate, *, nothin
         f"{number(table.minimum_detectable)} ({percent(table.minimum_detectable, reference.mean).lstrip('+')}) would be found "
         f"with {100 * analysis.settings.get('power', 0.8):.0f} % probability, smaller ones less often."
     ]
+
+
+def _leaning(compared: Sequence[tuple[str, Comparison]]) -> list[tuple[str, Comparison]]:
+    """Those that are not significant after correction but would be if nothing else had been compared."""
+    return sorted((pair for pair in compared if not pair[1].significant and pair[1].low * pair[1].high > 0), key=_size)
 
 
 def _size(pair: tuple[str, Comparison]) -> float:
@@ -248,7 +259,12 @@ def _label(analysis: Analysis, table: Table) -> Markup:
         for word, pairs in (("better", better), ("worse", worse))
         if pairs
     ]
-    level = len(compared) - len(better) - len(worse)
+    leaning = _leaning(compared)
+    if leaning:
+        parts.append(
+            f"not significant after correction, though their own intervals leave out zero: {_names(leaning, reference.mean)}"
+        )
+    level = len(compared) - len(better) - len(worse) - len(leaning)
     if not parts:
         return Markup(f"{start}no significant difference from the reference in any of {level} rows.")
     return Markup(start + "; ".join(parts) + (f"; {level} not significantly different." if level else "."))

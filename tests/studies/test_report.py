@@ -266,3 +266,20 @@ def test_escaped_names_are_shown_as_they_are(name: str) -> None:
             name
         ) or name in Page(to_html(text, trusted=True)).text.replace("\u200b", "")
     assert name in Page(to_html(f"x {code(name)} y", trusted=True)).text
+
+
+def test_what_only_the_correction_hides_is_said_apart() -> None:
+    collected = made(users=60, triples=40, segments=())
+    analysis = analyse(collected)
+    table = analysis.table("recommendation", "ndcg@10")
+    entries = dict(table.entries)
+    for row, (low, high) in {"graph": (-0.09, -0.01), "text + shuffled_graph": (-0.01, 0.02)}.items():
+        found = entries[row].comparison
+        assert found is not None
+        changed = dataclasses.replace(found, low=low, high=high, significant=False)
+        entries[row] = dataclasses.replace(entries[row], comparison=changed)
+    tables = tuple(dataclasses.replace(each, entries=entries) if each is table else each for each in analysis.tables)
+    (first, _) = findings(collected, dataclasses.replace(analysis, tables=tables))
+    (hidden,) = [each for each in first.sentences if "leaves out zero" in each]
+    (level,) = [each for each in first.sentences if "No significant difference" in each]
+    assert "**graph**" in hidden and "shuffled" not in hidden and "shuffled" in level and "**graph**" not in level
