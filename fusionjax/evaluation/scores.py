@@ -10,6 +10,7 @@ can still answer what nobody thought of when the model was measured.
 | search | a query | its judged products | of the judgment |
 | link_prediction | a triple | two: the tail, then the head | none |
 
+A study's examples are stored without the targets' names (`save_examples`), a run's with them (`save_scores`).
 Files are zip archives of NumPy arrays (`.npz`) without pickle. The same content gives the same bytes: no times, fixed order.
 Ranks are stored doubled, as integers: a realistic rank is a multiple of one half.
 """
@@ -65,10 +66,12 @@ class Examples:
     offsets: np.ndarray
     """int64 [n + 1]."""
     target: np.ndarray
-    """int64 [t]: row of the product, or entity."""
+    """int64 [t]: row of the product, or entity; −1 where the examples are blind."""
     grade: np.ndarray | None = None
     """float64 [t] ≥ 0."""
     segments: dict[str, Segment] = dataclasses.field(default_factory=dict)
+    blind: str | None = None
+    """Digest of the examples whose targets are not told: data that may not be passed on name no held-out product."""
 
     def __post_init__(self) -> None:
         n, t = len(self.example), len(self.target)
@@ -91,6 +94,8 @@ class Examples:
 
     def digest(self) -> str:
         """SHA-256 over all but the segments: ranks may be compared where the digests are equal."""
+        if self.blind is not None:
+            return self.blind
         found = hashlib.sha256(f"{self.task}\n".encode())
         for name in _COLUMNS:
             column = getattr(self, name)
@@ -220,8 +225,13 @@ def load_scores(file: Path) -> Scores:
 
 
 def save_examples(file: Path, examples: Examples) -> None:
-    """Writes examples alone."""
-    _write(file, "examples", _meta(examples), _columns(examples))
+    """Writes examples alone, blind: how many targets each has, their grades and segments, but not which they are.
+
+    Metrics need no more, and what is published beside a study must not hold the data set itself.
+    """
+    columns = _columns(examples)
+    del columns["target"]
+    _write(file, "examples", _meta(examples), columns)
 
 
 def load_examples(file: Path) -> Examples:
@@ -295,13 +305,16 @@ def _examples(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Examples:
         segments[name] = Segment(
             tuple(part["labels"]), codes.astype(np.int8 if len(part["labels"]) < 128 else np.int16), part["of"]
         )
+    offsets = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
+    blind = "target" not in arrays
     found = Examples(
         meta["task"],
         np.cumsum(arrays["example"], dtype=np.int64),
-        np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)]),
-        arrays["target"].astype(np.int64),
+        offsets,
+        np.full(offsets[-1], -1) if blind else arrays["target"].astype(np.int64),
         arrays["grade"].astype(np.float64) if "grade" in arrays else None,
         segments,
+        meta["digest"] if blind else None,
     )
     if found.digest() != meta["digest"]:
         raise ValueError("the examples do not have the digest that was written beside them")

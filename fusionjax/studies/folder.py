@@ -5,7 +5,7 @@
 | study.yaml, the base config | the question | yes |
 | scores/cells/DIGEST.json | the record of a finished cell: config, commit, data, cost, metrics, learning curve | yes |
 | scores/cells/DIGEST.npz | its rank of every test target | yes |
-| scores/examples/TASK.npz | which users, queries or triples those are, and their segments | yes |
+| scores/examples/TASK.npz | how many targets each user, query or triple has, and its segments; not which targets | yes |
 | scores/baselines.json, .npz | the same of the simple methods | yes |
 | scores/failures/DIGEST.json | a cell that failed, and its error | yes |
 | search/ | traces of the search and what it chose | yes |

@@ -180,6 +180,20 @@ def test_round_trip(asked: Examples, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.npz"]
 
 
+def test_what_a_study_stores_names_no_target_and_gives_the_same_metrics(tmp_path: Path) -> None:
+    asked = MANY[0]
+    scores.save_examples(tmp_path / "e.npz", asked)
+    with np.load(tmp_path / "e.npz") as file:
+        assert "target" not in file.files and "lengths" in file.files
+    blind = scores.load_examples(tmp_path / "e.npz")
+    assert set(blind.target.tolist()) == {-1} and blind.digest() == asked.digest()
+    for segment in (None, ("part", PARTS.labels[0])):
+        ours, theirs = (scores.per_example(each, RANKS[: len(asked.target)], segment) for each in (asked, blind))
+        assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
+    scores.save_examples(tmp_path / "again.npz", blind)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "e.npz").read_bytes()
+
+
 def test_ranks_round_trip_in_the_smallest_type(tmp_path: Path) -> None:
     file = tmp_path / "r.npz"
     ranks = {
