@@ -42,9 +42,9 @@ def child(folder: Path, config: str, overrides: list[str], seeds: list[int]) -> 
     cost = {"wall": 0.0, "CPU": 0.0}
 
     def timed(train):
-        def wrapped(*arguments):
+        def wrapped(*arguments, **keywords):
             wall, cpu = time.monotonic(), time.process_time()
-            found = train(*arguments)
+            found = train(*arguments, **keywords)
             cost["wall"] += time.monotonic() - wall
             cost["CPU"] += time.process_time() - cpu
             return found
