@@ -124,11 +124,12 @@ def _remove_abandoned(root: Path) -> None:
     """Removes what killed processes of this machine left half built."""
     for path in sorted(root.glob(".partial-*")):
         host, pid = path.name.removeprefix(".partial-").rsplit("-", 2)[:2] if path.name.count("-") >= 3 else ("", "")
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+        if host == socket.gethostname() and pid.isdigit() and not process_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of this machine has that number now."""
     if os.name != "posix":  # elsewhere signal 0 is not a mere question
         return True
     try:

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from fusionjax.data.prepare import process_exists
 from fusionjax.errors import UserError
 
 BEAT = 60.0
@@ -91,7 +92,7 @@ def alive(trial: FrozenTrial) -> bool:
     """Whether the process that claimed a trial is still there."""
     host, pid, began = trial.user_attrs["worker"].rsplit(":", 2)
     if host == socket.gethostname():
-        return _exists(int(pid)) and _began(int(pid)) == began
+        return process_exists(int(pid)) and _began(int(pid)) == began
     return time.time() - trial.user_attrs.get("beat", 0.0) < SILENCE
 
 
@@ -102,15 +103,3 @@ def _began(pid: int) -> str:
     except OSError:
         return ""
     return text.rsplit(")", 1)[1].split()[19]
-
-
-def _exists(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 is not a mere question
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
