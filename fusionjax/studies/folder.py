@@ -9,7 +9,8 @@
 | scores/baselines.json, .npz | the same of the simple methods | yes |
 | scores/failures/DIGEST.json | a cell that failed, and its error | yes |
 | search/ | traces of the search and what it chose | yes |
-| report.md, report.html, tables/, plots/, … | the report | yes |
+| report.md, tables/, plots/, … | the report | yes |
+| report.html | the same with its pictures inside, made anew by `study report` | no |
 | runs/ | run folders, logs, the journal | no |
 
 A cell's files are named by the digest of what it computes, so folders filled on several machines merge by copying. Ranks are
