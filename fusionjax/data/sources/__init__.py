@@ -8,6 +8,7 @@ from fusionjax.errors import UserError, nearest
 SOURCES = {
     "demo_shop": "fusionjax.data.sources.demo_shop:DemoShopBuilder",
     "amazon_beauty": "fusionjax.data.sources.amazon_beauty:AmazonBeautyBuilder",
+    "home_depot": "fusionjax.data.sources.home_depot:HomeDepotBuilder",
     "files": "fusionjax.data.sources.files:FilesBuilder",
 }
 """`data.name` → module:class, imported when used."""
