@@ -64,7 +64,7 @@ class Encoder:
         """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; by length, so that little padding is computed."""
         assert self.model.layout.encoder is not None
         out = np.zeros((len(tokens), self.model.layout.encoder.width), np.float32)
-        length = (tokens != 0).sum(1)
+        length = (tokens >= 0).sum(1)
         order = np.argsort(length, kind="stable")
         for rows, size in _batches(order, self.batch_size):
             longest = int(length[rows].max(initial=1))
@@ -90,7 +90,7 @@ class Encoder:
         """Unit vectors of texts as products nobody knows: no entity row (a title typed in, a product of another shop)."""
         text = self.text(tokens)
         rows = np.zeros(len(text), np.int32)
-        vectors = _products(self.model, self.params, rows, text, (tokens != 0).sum(1) > 2, np.zeros(len(text), bool))
+        vectors = _products(self.model, self.params, rows, text, (tokens >= 0).sum(1) > 2, np.zeros(len(text), bool))
         return np.asarray(normalise(vectors))
 
     def queries(self, tokens: np.ndarray) -> np.ndarray:

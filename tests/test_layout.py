@@ -17,15 +17,28 @@ PACKAGE = Path(__file__).parents[1] / "fusionjax"
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
-    "data": {"errors", "config"},
+    "data": {"errors", "config", "hub"},
     "models": set(),
     "objectives": set(),
-    "inference": {"errors", "config", "data", "models", "objectives"},
-    "evaluation": {"errors", "config", "data", "models", "objectives", "inference"},
+    "hub": {"errors", "models"},
+    "inference": {"errors", "config", "hub", "data", "models", "objectives"},
+    "evaluation": {"errors", "config", "hub", "data", "models", "objectives", "inference"},
     "runs": {"errors", "config"},
-    "training": {"errors", "config", "data", "models", "objectives", "evaluation", "inference", "runs"},
+    "training": {"errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs"},
     "reporting": {"errors", "config", "data", "evaluation", "inference", "runs"},
-    "serving": {"errors", "config", "data", "models", "objectives", "evaluation", "inference", "runs", "training", "reporting"},
+    "serving": {
+        "errors",
+        "config",
+        "hub",
+        "data",
+        "models",
+        "objectives",
+        "evaluation",
+        "inference",
+        "runs",
+        "training",
+        "reporting",
+    },
 }
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["studies"] = {*ROOMS}

@@ -186,7 +186,9 @@ class QueryProduct:
             assert self.product_tokens is not None
             parts = cloze(self.product_tokens[product[:n_titles]], generator)
             width = max(tokens.shape[1], parts.shape[1])
-            tokens = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (parts, tokens[n_titles:])])
+            tokens = np.concatenate(
+                [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=PAD) for part in (parts, tokens[n_titles:])]
+            )
         keys = (query[:, None] << 32) | product[None, :]
         found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         known = self.keys[found] == keys
@@ -302,7 +304,7 @@ class Live:
         rows = named[np.sort(first)][: self.size]
         padded = np.full(self.padded, self.n, np.int32)
         padded[: len(rows)] = rows
-        tokens = np.zeros((self.padded, self.tokens.shape[1]), np.int32)
+        tokens = np.full((self.padded, self.tokens.shape[1]), PAD, np.int32)
         tokens[: len(rows)] = self.tokens[rows]
         return {"rows": padded, "tokens": tokens}
 

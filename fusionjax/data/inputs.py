@@ -141,7 +141,7 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         train_queries = [queries[row] for row in np.unique(positives[:, 0])]
         tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
         product_tokens = tokenizer.rows(texts, config.text.max_length)
-        has_text = (product_tokens != 0).sum(1) > 2
+        has_text = (product_tokens >= 0).sum(1) > 2
         query_tokens = tokenizer.rows(queries, config.text.max_length) if queries else None
     sequences = build_sequences(shop) if shop.has("products", "events") else None
     counts = _train_counts(shop)

@@ -15,7 +15,8 @@ from fusionjax.data.shop import Products
 from fusionjax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PAD = 0
+PAD = -1
+"""Not a row of any vocabulary: whichever number a tokeniser gives its padding token, a token of a text may have it too."""
 _LEARN_FROM = 300_000
 """Texts a vocabulary is learnt from at most (an even stride): more does not change it, but costs minutes."""
 _BLOCK = 100_000
@@ -37,7 +38,7 @@ def language(text: str) -> str:
 
 
 class Tokenizer:
-    """BERT's tokeniser around a `tokenizers.Tokenizer`; row 0 of the vocabulary is [PAD]."""
+    """A `tokenizers.Tokenizer`: one learnt here, or a checkpoint's."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self.inner = inner
@@ -67,7 +68,7 @@ class Tokenizer:
         return cls(_with_template(inner))
 
     def rows(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        """Token rows int32 [n, l], [CLS] … [SEP], cut to `max_length`, padded with 0; l: the longest, rounded up to 8."""
+        """Token rows int32 [n, l], [CLS] … [SEP], cut to `max_length`, padded with −1; l: the longest, rounded up to 8."""
         out = np.full((len(texts), max_length), PAD, np.int32)
         self.inner.enable_truncation(max_length)
         for start, block in _blocks(texts):

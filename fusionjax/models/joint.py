@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.models import bert, scorers
+from fusionjax.models import encoder, scorers
 from fusionjax.models.towers import ProductTower, QueryTower, UserTower
 
 
@@ -22,7 +22,7 @@ class Layout:
     n_products: int
     n_entities: int
     n_relations: int
-    encoder: bert.BertConfig | None
+    encoder: encoder.EncoderConfig | None
     pooling: str
     max_length: int
     entity_dim: int
@@ -59,7 +59,7 @@ class JointModel(nn.Module):
         at = self.layout
         dtype = jnp.bfloat16 if at.bfloat16 else jnp.float32
         if at.encoder is not None:
-            self.encoder = bert.Bert(at.encoder, dtype)
+            self.encoder = encoder.build(at.encoder, dtype)
         if at.uses_entities:
             init = nn.initializers.normal(0.1)
             self.entities = nn.Embed(max(at.n_entities, 1), at.entity_dim, embedding_init=init)
@@ -92,7 +92,7 @@ class JointModel(nn.Module):
 
     def encode(self, tokens: Int[Array, "b l"], deterministic: bool = True) -> Float[Array, "b d"]:
         """Pooled text vectors of token rows, float32."""
-        return bert.pool(self.encoder(tokens, deterministic), tokens, self.layout.pooling)
+        return encoder.pool(self.encoder(tokens, deterministic), tokens, self.layout.pooling)
 
     def entity_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
         return self.entities(rows)

@@ -268,7 +268,7 @@ def test_live_rows_are_the_batch_s_own_and_some_more(live: int) -> None:
         assert len(set(real.tolist())) == len(real) and 0 < len(real) <= min(live, n)
         np.testing.assert_array_equal(rows[len(real) :], n)  # padding
         np.testing.assert_array_equal(tokens[: len(real)], inputs.product_tokens[real])
-        assert not tokens[len(real) :].any()
+        assert (tokens[len(real) :] == -1).all()
         own = list(dict.fromkeys([*batch["query_product"]["product"].tolist(), *batch["alignment"]["product"].tolist()]))
         assert real[: len(own)].tolist() == own[: len(real)]
 
