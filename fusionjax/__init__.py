@@ -1,7 +1,8 @@
 """FusionJAX: joint text, product-graph and behaviour models of a shop.
 
-`fusionjax.load(RUN)` opens a trained run for search, ranking, recommendation and similar products; `fusionjax.Shop` holds a
-shop's tables. Importing the package imports nothing else: both names are resolved when they are first used.
+`fusionjax.load(RUN)` opens a trained run for search, ranking, recommendation and similar products; `fusionjax.TextEncoder`
+reads BERT-family checkpoints; `fusionjax.Shop` holds a shop's tables. Importing the package imports nothing else: the names are
+resolved when they are first used.
 """
 
 from importlib import import_module
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusionjax.data.shop import Shop
     from fusionjax.serving.model import load
+    from fusionjax.text_encoder import TextEncoder
 
 __version__ = "0.1.0"
-__all__ = ["Shop", "__version__", "load"]
+__all__ = ["Shop", "TextEncoder", "__version__", "load"]
 
-_HOMES = {"load": "fusionjax.serving.model", "Shop": "fusionjax.data.shop"}
+_HOMES = {"load": "fusionjax.serving.model", "Shop": "fusionjax.data.shop", "TextEncoder": "fusionjax.text_encoder"}
 
 
 def __getattr__(name: str) -> Any:

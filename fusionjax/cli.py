@@ -1,12 +1,13 @@
 """The `fusionjax` command. Exit codes: 0; 2 for the user's mistake (one clear line, no traceback); 1 otherwise."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--user", required=True, help="id of the user")
     recommend.add_argument("-k", type=int, default=10, help="how many (10)")
 
+    encode = _command(commands, "encode", _encode, "vectors of a file of texts, one a line, by a pretrained encoder")
+    encode.add_argument("texts", metavar="TEXTS", type=Path, help="a text file, UTF-8, one text a line")
+    encode.add_argument("--checkpoint", required=True, help="folder or hub id of a BERT-family checkpoint")
+    encode.add_argument("-o", "--out", required=True, type=Path, help="where to write float32 [lines, width], a .npy file")
+    encode.add_argument("--prompt", help="name of one of the checkpoint's prompts, such as query ('': none)")
+    encode.add_argument("--on-invalid", choices=("error", "replace"), default="error", help="bytes that are not UTF-8 (error)")
+    encode.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the layers (float32)")
+
     config = commands.add_parser("config", help="show a resolved config, or the schema").add_subparsers(
         required=True, metavar="WHAT"
     )
@@ -160,6 +169,41 @@ def _search(arguments: argparse.Namespace) -> int:
 def _recommend(arguments: argparse.Namespace) -> int:
     _show_hits(_load(arguments).recommend(arguments.user, arguments.k))
     return 0
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    from fusionjax.encode import Lines, encode_file
+    from fusionjax.hub import fingerprint, locate
+    from fusionjax.text_encoder import TextEncoder
+
+    folder = locate(arguments.checkpoint)
+    encoder = TextEncoder.from_pretrained(folder, arguments.precision)
+    lines = Lines(arguments.texts, arguments.on_invalid)
+    with _texts_bar() as (started, progress):
+        count = encode_file(
+            encoder, lines, arguments.out, fingerprint(folder), prompt=arguments.prompt, started=started, progress=progress
+        )
+    print(f"{arguments.out}: {count:,} vectors of {encoder.width}")
+    return 0
+
+
+@contextlib.contextmanager
+def _texts_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[int], None]]]:
+    """(told total and done at the start, told how many more are done): a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(TextColumn("encoding"), *columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("encoding", total=None)
+
+        def started(total: int, done: int) -> None:
+            bar.update(task, total=total, completed=done)
+            if done:
+                _say(f"going on behind line {done:,} of {total:,}")
+
+        yield started, lambda more: bar.update(task, advance=more)
 
 
 def _config_show(arguments: argparse.Namespace) -> int:

@@ -160,9 +160,14 @@ def provenance(config: schema.Run, fingerprint: str, source: dict[str, Any]) -> 
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs between processes, so that a resumed run, another seed or a search does not compile again."""
+    """Keeps compiled programs between processes, so that a resumed run, another seed or a search does not compile again.
+
+    Where JAX was told already (JAX_COMPILATION_CACHE_DIR), nothing is changed.
+    """
     import jax
 
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
     root = os.environ.get("FUSIONJAX_CACHE") or Path.home() / ".cache" / "fusionjax"
     jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -115,9 +115,26 @@ def attend(
       mask: what each token may read.
       length: tokens of each row, where `mask` says nothing but that (they stand first); else None.
     """
-    if length is not None and query.dtype in (jnp.bfloat16, jnp.float16) and jax.default_backend() == "gpu":
+    backend = jax.default_backend()
+    if backend == "cpu":
+        return _attend_on_cpu(query, key, value, mask)
+    if length is not None and query.dtype in (jnp.bfloat16, jnp.float16) and backend == "gpu":
         length = jnp.maximum(length, 1)
         return jax.nn.dot_product_attention(
             query, key, value, query_seq_lengths=length, key_value_seq_lengths=length, implementation="cudnn"
         )
     return jax.nn.dot_product_attention(query, key, value, mask=mask)
+
+
+def _attend_on_cpu(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """`jax.nn.dot_product_attention` for cores: passes over the l × l scores are what costs there.
+
+    One fewer: the softmax is divided out of the answer [l, k] instead of the scores [l, l].
+    """
+    dtype = query.dtype
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * query.shape[-1] ** -0.5, key, value))
+    scores = jnp.einsum("bhqk,bhlk->bhql", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min / 2)
+    scores = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    mixed = jnp.einsum("bhql,bhlk->bhqk", scores.astype(dtype), value, preferred_element_type=jnp.float32)
+    return (mixed / scores.sum(-1)[..., None]).astype(dtype).transpose(0, 2, 1, 3)
