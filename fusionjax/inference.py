@@ -14,16 +14,10 @@ import numpy as np
 
 from fusionjax.data.batches import bucket, history_columns
 from fusionjax.data.inputs import Inputs, Sequences
+from fusionjax.embedding import embed
 from fusionjax.models.joint import JointModel
 from fusionjax.objectives import normalise
-
-TEXT_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Padded lengths token rows are cut to when nothing longer is in the batch."""
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _encode(model: JointModel, params: Any, tokens: jax.Array) -> jax.Array:
-    return cast(jax.Array, model.apply({"params": params}, tokens, method="encode"))
+from fusionjax.packing import Ragged
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -61,18 +55,17 @@ class Encoder:
     batch_size: int = 256
 
     def text(self, tokens: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; by length, so that little padding is computed."""
-        assert self.model.layout.encoder is not None
-        out = np.zeros((len(tokens), self.model.layout.encoder.width), np.float32)
-        length = (tokens >= 0).sum(1)
-        order = np.argsort(length, kind="stable")
-        for rows, size in _batches(order, self.batch_size):
-            longest = int(length[rows].max(initial=1))
-            width = next((cut for cut in TEXT_LENGTHS if longest <= cut < tokens.shape[1]), tokens.shape[1])
-            out[rows[:size]] = np.asarray(_encode(self.model, self.params, tokens[rows, :width]))[:size]
-            if progress is not None:
-                progress(size)
-        return out
+        """Pooled text vectors, float32 [n, d], of token rows int32 [n, l]; packed, so that little padding is computed."""
+        at = self.model.layout
+        assert at.encoder is not None
+        return embed(
+            Ragged.of_rows(tokens),
+            self.params["encoder"],
+            dataclasses.replace(at.encoder, remat=False),
+            pooling=at.pooling,
+            dtype=jnp.dtype(jnp.bfloat16 if at.bfloat16 else jnp.float32),
+            progress=progress,
+        )
 
     def products(self, bank: Any, inputs: Inputs) -> np.ndarray:
         """Raw (not normalised) product vectors, float32 [n, p]; normalise for cosines, as they are for the user tower."""

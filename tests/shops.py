@@ -26,6 +26,10 @@ TINY = (
     "train={steps: 6, log_every: 1, validate_every: 3, checkpoint_every: 2}",
     "evaluation={batch_size: 64, baselines: false}",
 )
+ON = ("link_prediction", "alignment", "query_product", "next_product")
+"""The objectives of a tiny run."""
+MASKED = "objectives.masked_words={weight: 1, batch_size: 16}"
+"""Override that adds another."""
 ONLY_GRAPH = (
     "model.product.sources=[entity]",
     "objectives.alignment.weight=0",

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "config"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "hub", "runs", "text_encoder"},
-    "training": {"errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs"},
+    "training": {"errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "text_encoder"},
     "reporting": {"errors", "config", "data", "evaluation", "inference", "runs"},
     "serving": {
         "errors",

@@ -99,8 +99,39 @@ def changed_keys(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
 
 
 def _what_counts(run: Run) -> dict[str, Any]:
-    """The config without what does not change a run: where its numbers are also sent."""
-    return run.model_dump(mode="json", exclude={"track"})
+    """The config without what does not change a run: where its numbers are also sent, and `unset` keys."""
+    return without_unset(run.model_dump(mode="json", exclude={"track"}))
+
+
+ADDED = (
+    *(f"text.{key}" for key in ("query_prompt", "product_prompt", "tune", "tune_layers", "lora", "chunk", "remat")),
+    "model.heads",
+    *(
+        f"objectives.query_product.{key}"
+        for key in ("loss", "directions", "triplet_margin", "triplet_hardest", "matryoshka", "hard_negatives")
+    ),
+    "objectives.masked_words",
+    "objectives.distillation",
+    "train.optimiser.layer_decay",
+)
+"""Keys that came after the first published results."""
+
+
+def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A dumped config without the `ADDED` keys that have their default: it is the run it was before they came."""
+
+    def drop(here: dict[str, Any], default: Any, path: Sequence[str]) -> dict[str, Any]:
+        key, *rest = path
+        if key not in here:
+            return here
+        if not rest:
+            return {name: value for name, value in here.items() if name != key or value != default[key]}
+        return {**here, key: drop(here[key], default[key], rest)}
+
+    left, default = dict(values), Run().model_dump(mode="json")
+    for key in ADDED:
+        left = drop(left, default, key.split("."))
+    return left
 
 
 def _read_chain(path: Path) -> list[Tree]:

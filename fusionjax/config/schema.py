@@ -140,11 +140,31 @@ class Data(Section):
 
 
 # -------------------------------------------------------------------------------------------------------------- towers
+class Lora(Section):
+    """Low-rank adaptation, for `text.tune: lora`."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0.0)] = 16.0
+    """What the adapters add is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ("query", "value", "qkv")
+    """Dense layers that get one: query, key, value (ModernBERT: qkv), attention_output, intermediate, output."""
+
+    @model_validator(mode="after")
+    def _known_targets(self) -> "Lora":
+        known = ("query", "key", "value", "qkv", "attention_output", "intermediate", "output")
+        for target in self.targets:
+            if target not in known:
+                raise ValueError(f"target '{target}' is none of {', '.join(known)}")
+        return self
+
+
 class Text(Section):
     """The BERT encoder and its tokeniser, shared by product and query towers."""
 
     checkpoint: str | None = None
-    """Folder of a Hugging Face or sentence-transformers checkpoint to start from; none: trained from scratch."""
+    """Folder or hub id of a Hugging Face or sentence-transformers checkpoint (BERT, RoBERTa, XLM-R, DistilBERT, ModernBERT) to
+    start from, with its tokeniser and pooling; none: trained from scratch. With one, `vocab_size`, `lowercase`, `layers`,
+    `width`, `heads`, `feed_forward` and `pooling` are not read."""
     fields: tuple[Literal["title", "description", "brand", "category"], ...] = ("title", "description")
     """Product fields joined into the product's text."""
     vocab_size: Annotated[int, Field(ge=100)] = 8000
@@ -162,6 +182,21 @@ class Text(Section):
     """Products whose text is encoded with gradient in a step; the other rows of the text bank are reused as last encoded."""
     refresh_every: Annotated[int, Field(ge=0)] = 200
     """Steps between re-encodings of the whole text bank; 0: only at the start and at validation."""
+    query_prompt: str = ""
+    """Put before each query; E5 wants `query: `."""
+    product_prompt: str = ""
+    """Put before each product text; E5 wants `passage: `."""
+    tune: Literal["full", "frozen", "last", "lora"] = "full"
+    """What of the encoder is trained: all; nothing (the text bank is encoded once); the last `tune_layers` layers; low-rank
+    adapters beside its dense layers."""
+    tune_layers: Positive = 2
+    """`tune: last` only."""
+    lora: Lora = Lora()
+    chunk: Annotated[int, Field(ge=0)] = 0
+    """Texts encoded at a time within a training step, and again in the backward pass (gradient caching, Gao et al. 2021): memory
+    is set by the chunk, loss and gradients are those of the whole batch. 0: all at once."""
+    remat: bool = False
+    """Compute each encoder layer again in the backward pass instead of keeping its activations."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "Text":
@@ -224,9 +259,18 @@ class User(Section):
 class Model(Section):
     dim: Positive = 64
     """Width of the shared space in which all towers meet and cosines are taken."""
+    heads: Literal["learned", "none"] = "learned"
+    """What leads from text vectors to the shared space: learned projections; none: text vectors are the shared space (`dim` is
+    not read, products are made of text alone), as sentence encoders are used and trained."""
     entity: Entity = Entity()
     product: Product = Product()
     user: User = User()
+
+    @model_validator(mode="after")
+    def _no_heads_reads_text(self) -> "Model":
+        if self.heads == "none" and self.product.sources != ("text",):
+            raise ValueError(f"heads none needs product.sources [text], got {list(self.product.sources)}")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> "Model":
@@ -274,8 +318,41 @@ class Alignment(Objective):
     """A product's text vector and its entity vector find each other (InfoNCE in both directions)."""
 
 
+class HardNegatives(Section):
+    """Products that look relevant to a query and are not: further negatives of every query in the batch."""
+
+    file: str | None = None
+    """Table (.tsv, .csv, .parquet) with columns `query` and `product`, ids of the shop."""
+    from_file: Annotated[int, Field(ge=0)] = 0
+    """Drawn from the file for each query of the batch."""
+    mined: Annotated[int, Field(ge=0)] = 0
+    """Nearest wrong products of each query by the model as it is, among the text bank."""
+    mine_from: Positive = 65536
+    """Products looked at in a step, drawn anew; all, if the shop has no more."""
+    margin: Annotated[float, Field(ge=0.0, le=2.0)] = 0.05
+    """A mined product is left out if its cosine is above that of the query's own product less this: it is likely relevant, only
+    not judged. Known positives never count."""
+
+    @model_validator(mode="after")
+    def _file_is_read(self) -> "HardNegatives":
+        if (self.file is None) != (self.from_file == 0):
+            raise ValueError("file and from_file go together: how many of which file?")
+        return self
+
+
 class QueryProduct(Objective):
-    """A query and a product judged relevant, or bought after it, find each other (InfoNCE in both directions)."""
+    """A query and a product judged relevant, or bought after it, find each other among the batch."""
+
+    loss: Literal["info_nce", "siglip", "triplet"] = "info_nce"
+    """info_nce: softmax over the batch; siglip: each pair judged alone, with a learned bias; triplet: hinge on cosines."""
+    directions: Literal["both", "forth"] = "both"
+    """info_nce only: query → product and product → query, or the first alone (multiple negatives ranking)."""
+    triplet_margin: Annotated[float, Field(gt=0.0, le=2.0)] = 0.2
+    triplet_hardest: bool = False
+    """triplet only: the nearest negative alone, instead of the mean over all."""
+    matryoshka: tuple[Positive, ...] = ()
+    """Widths of prefixes of the vectors on which the loss is taken too (the mean over them); none: whole vectors only."""
+    hard_negatives: HardNegatives = HardNegatives()
 
     min_grade: Annotated[float, Field(gt=0.0)] = 1.0
     """Judgments of at least this grade are positives."""
@@ -284,6 +361,34 @@ class QueryProduct(Objective):
     from_titles: Rate = 0.3
     """Share of the batch whose query is a random part of a product's own text (inverse cloze task, Lee et al. 2019): teaches
     words that no training query holds, and cold products."""
+
+
+class MaskedWords(Objective):
+    """The encoder foretells hidden words of the catalogue's texts: a warm-up (`end: 0.2`), or beside the other objectives."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    batch_size: Positive = 64
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Words asked for: of these 80 % read as [MASK], 10 % as any word, 10 % as themselves (Devlin et al. 2019)."""
+
+
+class Distillation(Objective):
+    """The encoder's vectors of product texts become those of a teacher."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    batch_size: Positive = 128
+    teacher: str | None = None
+    """Folder or hub id of a checkpoint; its vectors are computed once."""
+    loss: Literal["cosine", "kl"] = "cosine"
+    """cosine: of the same width, each vector to its own; kl: of any width, the similarities within the batch."""
+    matryoshka: tuple[Positive, ...] = ()
+    """Widths of prefixes, as for query_product."""
+
+    @model_validator(mode="after")
+    def _some_teacher(self) -> "Distillation":
+        if self.weight > 0 and self.teacher is None:
+            raise ValueError("teacher: name a checkpoint")
+        return self
 
 
 class NextProduct(Objective):
@@ -301,14 +406,22 @@ class Objectives(Section):
     alignment: Alignment = Alignment()
     query_product: QueryProduct = QueryProduct()
     next_product: NextProduct = NextProduct()
+    masked_words: MaskedWords = MaskedWords()
+    distillation: Distillation = Distillation()
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     """Start of the learned temperatures of the cosine objectives."""
 
     @model_validator(mode="after")
     def _every_step_trains_something(self) -> "Objectives":
-        used = [
-            each for each in (self.link_prediction, self.alignment, self.query_product, self.next_product) if each.weight > 0
-        ]
+        every = (
+            self.link_prediction,
+            self.alignment,
+            self.query_product,
+            self.next_product,
+            self.masked_words,
+            self.distillation,
+        )
+        used = [each for each in every if each.weight > 0]
         # Between two neighbouring begins or ends the same objectives take turns. Rounding moves these marks, not their order,
         # so what holds for every stretch here holds for a run of any length.
         marks = sorted({0.0, 1.0, *(mark for each in used for mark in (each.begin, each.end))}) if used else []
@@ -338,6 +451,8 @@ class LearningRate(Section):
 class Optimiser(Section):
     name: Literal["adamw", "adam", "adagrad", "sgd"] = "adamw"
     learning_rate: LearningRate = LearningRate()
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each encoder layer's rate is this times that of the layer above it, the embeddings' below the first layer's."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_share: Rate = 0.05
     """Share of the steps over which the rate grows from 0."""
@@ -348,8 +463,9 @@ class Optimiser(Section):
 
 
 class Train(Section):
-    steps: Positive | None = None
-    """Optimiser steps. Either this or `epochs`."""
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimiser steps. Either this or `epochs`. 0: nothing is trained, the model is measured as it starts (a checkpoint's text
+    vectors, with `model.heads: none`)."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     """Passes over the largest objective's training examples."""
     accumulate: Positive = 1
@@ -434,3 +550,13 @@ class Run(Section):
     train: Train = Train(steps=1000)
     evaluation: Evaluation = Evaluation()
     track: Track = Track()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Run":
+        if self.model.heads == "none" and self.objectives.alignment.weight > 0:
+            raise ValueError("model.heads: none has no projections for objectives.alignment; set its weight to 0")
+        if self.text.tune != "full" and self.text.checkpoint is None:
+            raise ValueError(
+                f"text.tune: {self.text.tune} needs text.checkpoint: an encoder from scratch must be trained in full"
+            )
+        return self

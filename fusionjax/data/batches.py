@@ -8,6 +8,10 @@ text is encoded with gradient. With `train.accumulate` = k > 1 every array has a
 | link_prediction | head, relation, tail: int32 [b] |
 | alignment | product: int32 [b] |
 | query_product | tokens: int32 [b, l]; product: int32 [b]; known: bool [b, b] (query i matches product j) |
+| … from a file | negative: int32 [b, n] (hard negatives of query i, −1 none); known_negative: bool [b, b · n] |
+| … mined | positive: int32 [b, m] (products known to match query i, −1 none) |
+| masked_words | tokens: int32 [b, l], words hidden; place: int32 [b, m]; target: int32 [b, m] (−1 none) |
+| distillation | tokens: int32 [b, l]; teacher: float32 [b, q] |
 | next_product | product, kind, time: int32 [b, h]; valid: bool [b, h]; target: int32 [b, h + 1] (−1 none); profile [b, f] |
 | live | rows: int32 [t] (n_products = padding); tokens: int32 [t, l] |
 """
@@ -26,7 +30,9 @@ from fusionjax.data.shop import TRAIN
 from fusionjax.data.text import PAD
 from fusionjax.errors import UserError
 
-OBJECTIVES = ("link_prediction", "alignment", "query_product", "next_product")
+OBJECTIVES = ("link_prediction", "alignment", "query_product", "next_product", "masked_words", "distillation")
+_OWN_TEXT = ("masked_words", "distillation")
+"""Objectives that read texts of their own, and no product vectors."""
 LENGTH_BUCKETS = (8, 20)
 """History lengths a batch is padded to, besides `model.user.history` itself: few, because each is one compilation."""
 _SORT_BATCHES = 8
@@ -105,7 +111,9 @@ class StepSource(grain.sources.RandomAccessDataSource):
         for name in OBJECTIVES:
             if getattr(config.objectives, name).weight > 0:
                 self.makers[name] = _MAKERS[name](inputs, config)
-        self.live = Live(inputs, config) if uses_bank(config) and inputs.n_products else None
+        # A frozen encoder has nothing to learn from a text: the bank, encoded once, serves as it is.
+        learns = config.text.tune != "frozen"
+        self.live = Live(inputs, config) if uses_bank(config) and inputs.n_products and learns else None
         self.total = steps_of(config, self)
 
     def __len__(self) -> int:
@@ -120,7 +128,7 @@ class StepSource(grain.sources.RandomAccessDataSource):
             for name in turn:
                 index = turns_before(getattr(self.config.objectives, name), step, self.total) * k + part
                 batch[name] = self.makers[name](index)
-            if self.live is not None:
+            if self.live is not None and any(name not in _OWN_TEXT for name in turn):
                 batch["live"] = self.live(batch, step * k + part)
             micro.append(batch)
         if k == 1:
@@ -163,18 +171,24 @@ class Alignment:
 
 class QueryProduct:
     def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        settings = config.objectives.query_product
         if not len(inputs.positives) or inputs.query_tokens is None:
             raise UserError(
-                f"objectives.query_product: no training judgment of grade ≥ {config.objectives.query_product.min_grade:g} "
+                f"objectives.query_product: no training judgment of grade ≥ {settings.min_grade:g} "
                 "and no training event with a query"
             )
         self.tokens, self.product_tokens = inputs.query_tokens, inputs.product_tokens
         self.with_text = np.flatnonzero(inputs.has_text) if inputs.product_tokens is not None else ()
-        self.from_titles = config.objectives.query_product.from_titles if len(self.with_text) else 0.0
+        self.from_titles = settings.from_titles if len(self.with_text) else 0.0
         self.seed = config.seed
+        self.positives = _Pairs(inputs.positives, len(inputs.query_tokens))
         self.pairs = inputs.positives
-        self.keys = (self.pairs[:, 0] << 32) | self.pairs[:, 1]  # sorted, because the pairs are
-        self.shuffle = Shuffle(len(self.pairs), config.objectives.query_product.batch_size, config.seed, "query_product")
+        self.shuffle = Shuffle(len(self.pairs), settings.batch_size, config.seed, "query_product")
+        self.hard = settings.hard_negatives
+        self.negatives = None
+        if inputs.hard_negatives is not None:
+            self.negatives = _Pairs(inputs.hard_negatives, len(inputs.query_tokens))
+        self.most = min(_MOST_KNOWN, int(self.positives.counts.max()))
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         query, product = self.pairs[self.shuffle.rows(index)].T
@@ -186,28 +200,137 @@ class QueryProduct:
             assert self.product_tokens is not None
             parts = cloze(self.product_tokens[product[:n_titles]], generator)
             width = max(tokens.shape[1], parts.shape[1])
-            tokens = np.concatenate(
-                [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=PAD) for part in (parts, tokens[n_titles:])]
-            )
-        keys = (query[:, None] << 32) | product[None, :]
-        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        known = self.keys[found] == keys
-        known[:n_titles] = product[:n_titles, None] == product[None, :]
-        return {"tokens": tokens, "product": product.astype(np.int32), "known": known}
+            both = (parts, tokens[n_titles:])
+            tokens = np.concatenate([np.pad(each, ((0, 0), (0, width - each.shape[1])), constant_values=PAD) for each in both])
+        query = query.copy()
+        query[:n_titles] = -1  # a title, which matches its own product alone
+        batch = {"tokens": tokens, "product": product.astype(np.int32), "known": self._known(query, product, product)}
+        if self.negatives is not None:
+            negative = self.negatives.sample(query, self.hard.from_file, _generator(self.seed, "negatives", index))
+            batch |= {"negative": negative, "known_negative": self._known(query, product, negative.ravel())}
+        if self.hard.mined:
+            positive = self.positives.first(query, self.most)
+            positive[:n_titles, 0] = product[:n_titles]
+            batch["positive"] = positive
+        return batch
+
+    def _known(self, query: np.ndarray, product: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """bool [b, c]: which of the products `column` row i matches (−1: none); by lists, without looking up all b × c."""
+        order = np.argsort(column, kind="stable")
+        known = np.zeros((len(query), len(column)), bool)
+        rows, wanted = self.positives.of(query)
+        titles = np.flatnonzero(query < 0)
+        rows, wanted = np.concatenate([rows, titles]), np.concatenate([wanted, product[titles]])
+        first, stop = (np.searchsorted(column[order], wanted, side) for side in ("left", "right"))
+        count = stop - first
+        at = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        known[np.repeat(rows, count), order[at]] = True
+        return known
+
+
+_MOST_KNOWN = 64
+"""Known products of a query that mining leaves out, at most; a few queries of a log match thousands."""
+
+
+class _Pairs:
+    """(query, product) pairs by query."""
+
+    def __init__(self, pairs: np.ndarray, n_queries: int) -> None:
+        """`pairs`: int64 [n, 2], sorted."""
+        self.product = pairs[:, 1]
+        self.counts = np.bincount(pairs[:, 0], minlength=n_queries)
+        self.start = np.cumsum(self.counts) - self.counts
+
+    def _ranges(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first pair, number of pairs) of each query; none of −1."""
+        return self.start[query], np.where(query < 0, 0, self.counts[query])
+
+    def of(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(place in `query`, product) of every pair of the queries."""
+        start, count = self._ranges(query)
+        place = np.repeat(np.arange(len(query)), count)
+        return place, self.product[np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())]
+
+    def first(self, query: np.ndarray, most: int) -> np.ndarray:
+        """int32 [b, most]: each query's products, −1 where there are fewer."""
+        start, count = self._ranges(query)
+        column = np.arange(most)
+        at = np.minimum(start[:, None] + column, len(self.product) - 1)
+        return np.where(column < count[:, None], self.product[at], -1).astype(np.int32)
+
+    def sample(self, query: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+        """int32 [b, n]: products of each query drawn without repeats, −1 where there are fewer."""
+        start, count = self._ranges(query)
+        out = np.full((len(query), n), -1, np.int32)
+        for row in np.flatnonzero(count):
+            chosen = generator.permutation(count[row])[:n]
+            out[row, : len(chosen)] = self.product[start[row] + chosen]
+        return out
+
+
+def inner_tokens(tokens: np.ndarray) -> np.ndarray:
+    """bool [n, l]: tokens of the text itself, neither [CLS] nor [SEP] nor padding."""
+    inner = tokens != PAD
+    inner[:, 0] = False
+    inner[np.arange(len(tokens)), np.maximum((tokens != PAD).sum(1) - 1, 0)] = False  # [SEP]
+    return inner
 
 
 def cloze(tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A random part of each token row, in order: every inner token stays with a chance drawn for its row, at least one does."""
     n, length = tokens.shape
-    inner = tokens != PAD
-    inner[:, 0] = False
-    inner[np.arange(n), np.maximum((tokens != PAD).sum(1) - 1, 0)] = False  # [SEP]
+    inner = inner_tokens(tokens)
     chance = generator.uniform(0.2, 0.8, (n, 1))
     draw = np.where(inner, generator.random((n, length)), 2.0)
     keep = (draw < chance) | (draw == draw.min(axis=1, keepdims=True)) & inner
     keep |= (tokens != PAD) & ~inner
     order = np.argsort(~keep, axis=1, kind="stable")
     return np.where(np.take_along_axis(keep, order, axis=1), np.take_along_axis(tokens, order, axis=1), PAD).astype(np.int32)
+
+
+class MaskedWords:
+    """Product texts with some words hidden (Devlin et al. 2019)."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        settings = config.objectives.masked_words
+        assert inputs.product_tokens is not None and inputs.tokenizer is not None
+        self.tokens, self.rows = inputs.product_tokens, np.flatnonzero(inputs.has_text)
+        if not len(self.rows):
+            raise UserError("objectives.masked_words: no product has a text")
+        self.seed, self.share = config.seed, settings.share
+        self.mask, self.vocabulary = inputs.tokenizer.mask, inputs.tokenizer.vocab_size
+        self.most = max(1, round(self.share * (self.tokens.shape[1] - 2)))
+        self.shuffle = Shuffle(len(self.rows), settings.batch_size, config.seed, "masked_words")
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        generator = _generator(self.seed, "masks", index)
+        tokens = self.tokens[self.rows[self.shuffle.rows(index)]].copy()
+        inner = inner_tokens(tokens)
+        asked = np.minimum(np.maximum(np.rint(self.share * inner.sum(1)), 1), inner.sum(1)).astype(int)
+        place = np.argsort(np.where(inner, generator.random(tokens.shape), 2.0), axis=1)[:, : self.most]
+        valid = np.arange(self.most) < asked[:, None]
+        target = np.where(valid, np.take_along_axis(tokens, place, axis=1), -1)
+        draw = generator.random(target.shape)
+        shown = np.where(
+            draw < 0.8, self.mask, np.where(draw < 0.9, generator.integers(0, self.vocabulary, draw.shape), target)
+        )
+        np.put_along_axis(tokens, place, np.where(valid, shown, np.take_along_axis(tokens, place, axis=1)), axis=1)
+        return {"tokens": tokens, "place": place.astype(np.int32), "target": target.astype(np.int32)}
+
+
+class Distillation:
+    """Product texts with their vectors by the teacher."""
+
+    def __init__(self, inputs: Inputs, config: schema.Run) -> None:
+        assert inputs.product_tokens is not None and inputs.teacher is not None
+        self.tokens, self.rows, self.teacher = inputs.product_tokens, np.flatnonzero(inputs.has_text), inputs.teacher
+        if not len(self.rows):
+            raise UserError("objectives.distillation: no product has a text")
+        self.shuffle = Shuffle(len(self.rows), config.objectives.distillation.batch_size, config.seed, "distillation")
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        rows = self.rows[self.shuffle.rows(index)]
+        return {"tokens": self.tokens[rows], "teacher": self.teacher[rows]}
 
 
 class NextProduct:
@@ -298,6 +421,9 @@ class Live:
     def __call__(self, batch: Batch, index: int) -> dict[str, np.ndarray]:
         generator = _generator(self.seed, "live", index)
         wanted = [batch[name]["product"] for name in ("query_product", "alignment") if name in batch]
+        if "negative" in batch.get("query_product", {}):
+            negative = batch["query_product"]["negative"]
+            wanted.append(negative[negative >= 0])
         wanted.append(generator.integers(0, self.n, 2 * self.size))
         named = np.concatenate(wanted)
         _, first = np.unique(named, return_index=True)
@@ -314,6 +440,8 @@ _MAKERS = {
     "alignment": Alignment,
     "query_product": QueryProduct,
     "next_product": NextProduct,
+    "masked_words": MaskedWords,
+    "distillation": Distillation,
 }
 
 

@@ -5,7 +5,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from fusionjax.config import schema
 from fusionjax.data.controls import control_graph, control_texts, kept_events
 from fusionjax.data.graph import Graph, build_graph
+from fusionjax.data.pairs import read_pairs
 from fusionjax.data.shop import TRAIN, Shop
 from fusionjax.data.split import user_ranges
 from fusionjax.data.text import Tokenizer, learn_or_load
 from fusionjax.errors import UserError
+from fusionjax.hub import Checkpoint, locate, read_checkpoint, write_without_weights
 
 KIND_STRENGTH = {"view": 1, "click": 2, "cart": 3, "purchase": 4}
 
@@ -75,6 +77,12 @@ class Inputs:
     """Field name and its values (row 0 = unknown), for each profile column."""
     positives: np.ndarray
     """int64 [n, 2] sorted, unique: (query, product) pairs that training may know to match."""
+    pretrained: Checkpoint | None = None
+    """What `text.checkpoint` says besides its weights."""
+    teacher: np.ndarray | None = None
+    """float32 [n_products, q]: vectors of the product texts by the teacher of `objectives.distillation`; training adds it."""
+    hard_negatives: np.ndarray | None = None
+    """int64 [n, 2] sorted, unique: (query, product) pairs of `objectives.query_product.hard_negatives.file`."""
 
     @property
     def n_products(self) -> int:
@@ -92,6 +100,8 @@ def text_needed(config: schema.Run) -> bool:
         "text" in config.model.product.sources
         or config.objectives.alignment.weight > 0
         or config.objectives.query_product.weight > 0
+        or config.objectives.masked_words.weight > 0
+        or config.objectives.distillation.weight > 0
     )
 
 
@@ -127,7 +137,7 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
     for note in graph.notes:
         log(f"graph: {note}")
     positives = _positives(shop, config.objectives.query_product)
-    tokenizer = product_tokens = query_tokens = None
+    tokenizer = product_tokens = query_tokens = pretrained = None
     has_text = np.zeros(n_products, bool)
     if text_needed(config) and shop.products is not None:  # a graph alone has no text, whatever `sources` says
         texts = control_texts(shop.products, graph, written, config)
@@ -139,10 +149,15 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
             )
         queries = list(shop.queries.text) if shop.has("queries") else []
         train_queries = [queries[row] for row in np.unique(positives[:, 0])]
-        tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
-        product_tokens = tokenizer.rows(texts, config.text.max_length)
-        has_text = (product_tokens >= 0).sum(1) > 2
-        query_tokens = tokenizer.rows(queries, config.text.max_length) if queries else None
+        if config.text.checkpoint is not None:
+            pretrained = text_start(config.text, tokenizer_dir)
+            tokenizer = Tokenizer(pretrained.tokenizer)
+        else:
+            tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
+        product_tokens = product_rows(tokenizer, config.text, texts)
+        bare = len(tokenizer.inner.encode(config.text.product_prompt).ids)
+        has_text = (product_tokens >= 0).sum(1) > bare
+        query_tokens = query_rows(tokenizer, config.text, queries) if queries else None
     sequences = build_sequences(shop) if shop.has("products", "events") else None
     counts = _train_counts(shop)
     real = Real(real_graph, sequences, counts)
@@ -164,7 +179,36 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         profile=profile,
         profile_values=values,
         positives=positives,
+        pretrained=pretrained,
+        hard_negatives=_hard_negatives(shop, config.objectives.query_product, positives),
     )
+
+
+def product_rows(tokenizer: Tokenizer, text: schema.Text, texts: Sequence[str]) -> np.ndarray:
+    """Token rows of product texts or titles, the prompt before them."""
+    return tokenizer.rows([text.product_prompt + each for each in texts] if text.product_prompt else texts, text.max_length)
+
+
+def query_rows(tokenizer: Tokenizer, text: schema.Text, queries: Sequence[str]) -> np.ndarray:
+    """Token rows of queries, the prompt before them."""
+    return tokenizer.rows([text.query_prompt + each for each in queries] if text.query_prompt else queries, text.max_length)
+
+
+def text_start(text: schema.Text, folder: Path) -> Checkpoint:
+    """What `text.checkpoint` says besides its weights: from the run's folder if a run already wrote it there, else from the
+    checkpoint, and written. So a trained run is loaded without the checkpoint.
+
+    Raises:
+      UserError: the checkpoint cannot be read; `text.max_length` is more than it has positions for.
+    """
+    assert text.checkpoint is not None
+    if (folder / "config.json").exists():
+        return read_checkpoint(folder, weights=False)
+    found = read_checkpoint(locate(text.checkpoint), weights=False)
+    if text.max_length > found.config.max_length:
+        raise UserError(f"text.max_length: {text.max_length} is more than the checkpoint's {found.config.max_length} positions")
+    write_without_weights(folder, found)
+    return found
 
 
 def texts_read(inputs: Inputs, config: schema.Run) -> list[str]:
@@ -182,15 +226,14 @@ def _train_counts(shop: Shop) -> np.ndarray:
 
 def require_parts(shop: Shop, config: schema.Run) -> None:
     """Raises `UserError` if an objective with a weight, or a named task, asks for a part the shop lacks."""
-    if config.text.checkpoint is not None:
-        raise UserError("text.checkpoint: loading a pretrained encoder is not built yet; leave it null to train from scratch")
     weights = config.objectives
     if weights.next_product.weight > 0:
         shop.require("products", "users", "events", purpose="objectives.next_product")
     if weights.query_product.weight > 0:
         shop.require("products", "queries", purpose="objectives.query_product")
-    if weights.alignment.weight > 0:
-        shop.require("products", purpose="objectives.alignment")
+    for name in ("alignment", "masked_words", "distillation"):
+        if getattr(weights, name).weight > 0:
+            shop.require("products", purpose=f"objectives.{name}")
     if weights.link_prediction.weight > 0 and not (shop.has("triples") or shop.has("products")):
         shop.require("triples", purpose="objectives.link_prediction")
     needs = {
@@ -238,6 +281,15 @@ def _positives(shop: Shop, config: schema.QueryProduct) -> np.ndarray:
         rows[rows] = ~held_out[events.query[rows]]
         pairs.append(np.stack([events.query[rows], events.product[rows]], axis=1).astype(np.int64))
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _hard_negatives(shop: Shop, config: schema.QueryProduct, positives: np.ndarray) -> np.ndarray | None:
+    """Pairs of the file, without those of held-out queries and those known to match."""
+    if config.hard_negatives.file is None or config.weight <= 0:
+        return None
+    pairs = read_pairs(Path(config.hard_negatives.file), shop)
+    known = np.isin((pairs[:, 0] << 32) | pairs[:, 1], (positives[:, 0] << 32) | positives[:, 1])
+    return pairs[~known & ~_held_out_queries(shop)[pairs[:, 0]]]
 
 
 def _held_out_queries(shop: Shop) -> np.ndarray:

@@ -48,6 +48,18 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self.inner.get_vocab_size()
 
+    @property
+    def mask(self) -> int:
+        """Number of the token that hides a word.
+
+        Raises:
+          UserError: the vocabulary has none.
+        """
+        for name in ("[MASK]", "<mask>"):
+            if (number := self.inner.token_to_id(name)) is not None:
+                return number
+        raise UserError("objectives.masked_words: this tokeniser has no mask token")
+
     @classmethod
     def learn(cls, texts: Sequence[str], vocab_size: int, lowercase: bool) -> "Tokenizer":
         """Learns a WordPiece vocabulary of at most `vocab_size` pieces; the same texts give the same vocabulary.

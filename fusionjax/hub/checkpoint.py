@@ -47,8 +47,11 @@ class Checkpoint:
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path, weights: bool = True) -> Checkpoint:
     """Reads a Hugging Face or sentence-transformers folder.
+
+    Args:
+      weights: False: all but the tensors (`params` is empty), which need not be there.
 
     Raises:
       UserError: a file is missing, damaged or pickled; a family, setting or module is not built; a tensor is missing or has
@@ -64,10 +67,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{where}: {error} is missing") from None
     except UserError as error:
         raise UserError(str(error).replace("config.json", where, 1)) from None
-    tensors = _modern_names(read_tensors(inner))
+    tensors = _modern_names(read_tensors(inner)) if weights else {}
     used: set[str] = set()
-    params = _encoder_params(family, config, tensors, inner, used)
-    head = _head_params(family, config, params, tensors, inner, used)
+    params = _encoder_params(family, config, tensors, inner, used) if weights else {}
+    head = _head_params(family, config, params, tensors, inner, used) if weights else None
     tokenizer = _read_tokenizer(inner)
     if settings.lower:
         parts = [tokenizers.normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer is not None else [])]
@@ -92,7 +95,6 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes a folder that transformers and sentence-transformers load; files are replaced one by one, each atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
     family, head = checkpoint.family, checkpoint.head
     prefix = family.prefix if head is not None else ""
     flat = {"/".join(path): np.asarray(value) for path, value in traverse_util.flatten_dict(checkpoint.params).items()}
@@ -108,9 +110,16 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             if (value := flat_head.get("/".join(path))) is not None:
                 tensors[name] = value.T if families.turned(path) else value
     tensors |= {_moved(name, family.prefix, prefix): value for name, value in checkpoint.others.items()}
-    kind = "ForMaskedLM" if head is not None else "Model"
-    write_json(folder / "config.json", {**checkpoint.raw, "architectures": [family.architecture + kind], "dtype": "float32"})
+    write_without_weights(folder, checkpoint)
     write_tensors(folder / WEIGHTS, tensors)
+
+
+def write_without_weights(folder: Path, checkpoint: Checkpoint) -> None:
+    """Config, tokeniser and sentence-transformers settings: all that reading with `weights=False` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "ForMaskedLM" if checkpoint.head is not None else "Model"
+    architectures = [checkpoint.family.architecture + kind]
+    write_json(folder / "config.json", {**checkpoint.raw, "architectures": architectures, "dtype": "float32"})
     checkpoint.tokenizer.no_padding()
     checkpoint.tokenizer.no_truncation()
     _replace(folder / "tokenizer.json", checkpoint.tokenizer.to_str(pretty=False).encode())

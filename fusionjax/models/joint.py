@@ -41,6 +41,10 @@ class Layout:
     recency: bool
     temperature: float
     bfloat16: bool = False
+    heads: bool = True
+    """Learned projections into the shared space; without them text vectors are the shared space."""
+    siglip: bool = False
+    masked_words: bool = False
 
     @property
     def uses_bank(self) -> bool:
@@ -65,9 +69,11 @@ class JointModel(nn.Module):
             self.entities = nn.Embed(max(at.n_entities, 1), at.entity_dim, embedding_init=init)
             if at.n_relations:
                 self.relations = nn.Embed(at.n_relations, at.entity_dim, embedding_init=init)
-        if at.n_products:
+        if at.masked_words and at.encoder is not None:
+            self.masked_words = encoder.MaskedWords(at.encoder, dtype)
+        if at.n_products and at.heads:
             self.product = ProductTower(at.dim, at.sources, at.align, dtype)
-        if at.query:
+        if at.query and at.heads:
             self.query = QueryTower(at.dim, "text" in at.sources, dtype)
         if at.user:
             self.user = UserTower(
@@ -86,9 +92,24 @@ class JointModel(nn.Module):
             if trained:
                 setattr(self, f"{name}_log_scale", self.param(f"{name}_log_scale", start, ()))
 
+        if at.siglip:
+            self.query_product_bias = self.param("query_product_bias", nn.initializers.constant(-10.0), ())
+
     def scale(self, objective: str) -> Float[Array, ""]:
         """1 / the learned temperature of an objective, at most 100 (as CLIP bounds it)."""
         return jnp.exp(jnp.minimum(getattr(self, f"{objective}_log_scale"), jnp.log(100.0)))
+
+    def bias(self) -> Float[Array, ""]:
+        """The learned bias of SigLIP's pairs."""
+        return self.query_product_bias
+
+    def hidden(self, tokens: Int[Array, "b l"], deterministic: bool = True) -> Float[Array, "b l d"]:
+        """Last hidden state of token rows."""
+        return self.encoder(tokens, deterministic)
+
+    def word_logits(self, hidden: Float[Array, "b m d"]) -> Float[Array, "b m v"]:
+        """Scores of every word at places whose last hidden state is given, float32."""
+        return self.masked_words(hidden, encoder.words_of(dict(self.encoder.variables["params"])))
 
     def encode(self, tokens: Int[Array, "b l"], deterministic: bool = True) -> Float[Array, "b d"]:
         """Pooled text vectors of token rows, float32."""
@@ -110,6 +131,10 @@ class JointModel(nn.Module):
         self, rows: Int[Array, "b"], text: Float[Array, "b d"] | None, has_text: Bool[Array, "b"], has_entity: Bool[Array, "b"]
     ) -> Float[Array, "b p"]:
         """Product vectors of the products `rows`, whose text vectors are `text`. Not normalised."""
+        if not self.layout.heads:
+            if text is None:
+                raise ValueError("without heads products are their text vectors")
+            return jnp.where(has_text[:, None], text, 0.0)
         entity = self.entities(rows) if "entity" in self.layout.sources else None
         return self.product(text, entity, has_text, has_entity)
 
@@ -125,6 +150,8 @@ class JointModel(nn.Module):
 
     def queries(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
         """Query vectors from text vectors. Not normalised."""
+        if not self.layout.heads:
+            return text
         return self.query(text, self.text_side(text) if "text" in self.layout.sources else None)
 
     def users(
@@ -159,3 +186,5 @@ class JointModel(nn.Module):
                 self.users(sequence, zeros, zeros, zeros == 0, jnp.zeros((1, len(at.profile_sizes)), jnp.int32))
         if at.query and text is not None:
             self.queries(text)
+        if at.masked_words and at.encoder is not None:
+            self.word_logits(jnp.zeros((1, 1, at.encoder.width)))

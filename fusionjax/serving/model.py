@@ -9,7 +9,7 @@ import numpy as np
 
 from fusionjax.config import schema
 from fusionjax.data.clean import clean_text
-from fusionjax.data.inputs import Inputs, build_inputs
+from fusionjax.data.inputs import Inputs, build_inputs, product_rows, query_rows
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import Shop
 from fusionjax.errors import UserError, nearest
@@ -111,7 +111,7 @@ class Model:
             return []
         assert self.inputs.tokenizer is not None
         cleaned = [clean_text(title, self.config.data.clean) for title in titles]
-        vectors = self.encoder.titles(self.inputs.tokenizer.rows(cleaned, self.config.text.max_length)).copy()
+        vectors = self.encoder.titles(product_rows(self.inputs.tokenizer, self.config.text, cleaned)).copy()
         known = {title: row for row, title in reversed(list(enumerate(self.shop.products.title))) if title}
         for place, title in enumerate(cleaned):
             if title in known:
@@ -155,7 +155,7 @@ class Model:
         if not query.strip():
             raise UserError("the query is blank")
         assert self.inputs.tokenizer is not None
-        return self.encoder.queries(self.inputs.tokenizer.rows([query], self.config.text.max_length))[0]
+        return self.encoder.queries(query_rows(self.inputs.tokenizer, self.config.text, [query]))[0]
 
     def user_vector(self, user: str) -> np.ndarray:
         """Unit vector of a known user after all its events."""

@@ -14,7 +14,7 @@ import numpy as np
 from fusionjax.config import load_run, schema
 from fusionjax.config.axes import READY, ready
 from fusionjax.config.explain import show
-from fusionjax.config.load import layer
+from fusionjax.config.load import layer, without_unset
 from fusionjax.config.study import Overrides, Study, load_study
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
@@ -126,7 +126,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
 
 def cell_digest(config: schema.Run | Mapping[str, Any]) -> str:
     """SHA-256 of what a cell computes: its config without the places."""
-    values = dict(config.model_dump(mode="json") if isinstance(config, schema.Run) else config)
+    values = without_unset(config.model_dump(mode="json") if isinstance(config, schema.Run) else config)
     values.pop("track", None)
     values["data"] = {key: value for key, value in values["data"].items() if key not in ("source_dir", "cache_dir")}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

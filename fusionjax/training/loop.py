@@ -31,7 +31,9 @@ from fusionjax.training.log import Bar, MetricsLog
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.state import TrainState, catalogue, create, layout
 from fusionjax.training.step import Step, build_step
+from fusionjax.training.teacher import taught
 from fusionjax.training.trackers import Trackers
+from fusionjax.training.tuning import pretrained
 
 Say = Callable[[str], None]
 OnValidation = Callable[[int, float], bool]
@@ -96,9 +98,10 @@ def train(
       Interrupted: after SIGTERM, once the state is saved.
     """
     mesh = parallel.build_mesh()
+    inputs = taught(inputs, config, say)
     source, total = plan(config, inputs, mesh)
     model = build_model(config, inputs)
-    optimiser = build_optimiser(config.train.optimiser, total)
+    optimiser = run_optimiser(config, model, total)
     fresh = creator(model, optimiser, mesh)(config.seed)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(fresh.params))
 
@@ -107,6 +110,7 @@ def train(
         restored = checkpoints.restore(fresh)
         batches = stream(source)
         if restored is None:
+            state = dataclasses.replace(state, params=pretrained(state.params, config.text))
             state = refreshed(state, model, inputs, config, mesh)
         else:
             state, remembered = restored
@@ -136,6 +140,11 @@ def plan(config: schema.Run, inputs: Inputs, mesh: Any) -> tuple[StepSource, int
         tasks_of(config, inputs, split)
     check_select(config.train, tasks_of(config, inputs, VALID))
     return source, steps_of(config, source)
+
+
+def run_optimiser(config: schema.Run, model: JointModel, total: int) -> optax.GradientTransformation:
+    encoder = model.layout.encoder
+    return build_optimiser(config.train.optimiser, total, config.text, encoder.layers if encoder is not None else 0)
 
 
 def creator(model: JointModel, optimiser: optax.GradientTransformation, mesh: Any) -> Callable[[int], TrainState]:
@@ -235,6 +244,8 @@ def _run(journal: Journal, state: TrainState, batches: Any, step_fn: Step, mesh:
     step = int(state.step)
     pending: list[tuple[int, dict[str, jax.Array]]] = []  # still on the device: reading one a step would stop it each time
     with journal.opened(step), Bar(total, step, journal.say) as bar:
+        if not total and journal.memory.best is None:  # nothing to train: the model is measured as it starts
+            journal.validate(state, step)
         while step < total and not journal.memory.stopped:
             batch = parallel.shard_batch(next(batches), mesh, config.train.accumulate)
             state, metrics = step_fn(state, batch, places, key)
@@ -251,7 +262,7 @@ def _run(journal: Journal, state: TrainState, batches: Any, step_fn: Step, mesh:
                         bar.loss(row["loss"])
                 pending.clear()
             every = config.text.refresh_every
-            if validates or (every and step % every == 0):
+            if (validates or (every and step % every == 0)) and config.text.tune != "frozen":
                 state = refreshed(state, journal.model, inputs, config, mesh)
             if validates:
                 journal.validate(state, step)

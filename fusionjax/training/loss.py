@@ -1,16 +1,18 @@
 """The joint loss: towers → objectives → weighted sum. Pure; written as if there were one device."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax import objectives
 from fusionjax.config import schema
 from fusionjax.models.joint import JointModel
 from fusionjax.objectives import normalise
 from fusionjax.training.state import Catalogue
+from fusionjax.training.tuning import held
 
 Losses = dict[str, Float[Array, ""]]
 
@@ -32,6 +34,27 @@ class _Step:
         rngs = {"dropout": self.next_key()} if dropout else None
         extra = {"deterministic": False} if dropout else {}
         return self.model.apply({"params": params or self.params}, *args, method=method, rngs=rngs, **extra)
+
+    def encode(self, tokens: Int[Array, "b l"]) -> Float[Array, "b d"]:
+        """Pooled text vectors, with dropout where the encoder learns; `text.chunk` rows at a time, each chunk encoded again in
+        the backward pass, so that activations of one chunk alone are held (gradient caching)."""
+        text = self.config.text
+        learns, key = text.tune != "frozen", self.next_key()
+
+        def some(tokens: Array, key: Array) -> Any:
+            extra: dict[str, Any] = {"deterministic": False, "rngs": {"dropout": key}} if learns else {}
+            return self.model.apply({"params": self.params}, tokens, method="encode", **extra)
+
+        chunks = -(-len(tokens) // text.chunk) if text.chunk else 1
+        if chunks == 1:
+            return some(tokens, key)
+        size = -(-len(tokens) // chunks)
+        padded = jnp.pad(tokens, ((0, chunks * size - len(tokens)), (0, 0)), constant_values=-1)
+        # Chunk k takes every `chunks`-th row from k on: devices that hold a stretch of the batch each then share every chunk.
+        parts = padded.reshape(size, chunks, -1).swapaxes(0, 1)
+        keys = jax.random.split(key, chunks)
+        vectors = jax.lax.map(lambda part: jax.checkpoint(some, prevent_cse=False)(*part), (parts, keys))
+        return vectors.swapaxes(0, 1).reshape(chunks * size, -1)[: len(tokens)]
 
     def products(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
         """Product vectors from the bank (whose live rows carry gradient) and the entity table; sources are hidden at random."""
@@ -78,10 +101,83 @@ class _Step:
         return objectives.info_nce(text, entity, self.apply("scale", "alignment"), same, jnp.ones(rows.shape, bool))
 
     def query_product(self, batch: dict[str, Array]) -> Float[Array, ""]:
-        query = self.apply("queries", self.apply("encode", batch["tokens"], dropout=True))
+        settings, block = self.config.objectives.query_product, self.config.text.chunk
+        query = self.apply("queries", self.encode(batch["tokens"]))
         product = self.products(batch["product"])
-        valid = jnp.ones(batch["product"].shape, bool)
-        return objectives.info_nce(query, product, self.apply("scale", "query_product"), batch["known"], valid)
+        negatives, hidden = self._negatives(batch, query, product)
+        common: dict[str, Any] = {"positives": batch["known"], "valid": jnp.ones(batch["product"].shape, bool), "block": block}
+        if negatives is not None:
+            common["hidden_negatives"] = hidden
+        if settings.loss == "triplet":
+            more = {"margin": settings.triplet_margin, "hardest": settings.triplet_hardest}
+            loss = functools.partial(objectives.triplet, **more, **common)
+        elif settings.loss == "siglip":
+            scale, bias = self.apply("scale", "query_product"), self.apply("bias")
+            loss = functools.partial(objectives.siglip, scale=scale, bias=bias, **common)
+        else:
+            scale = self.apply("scale", "query_product")
+            loss = functools.partial(objectives.info_nce, scale=scale, directions=settings.directions, **common)
+        if settings.matryoshka:
+            return objectives.matryoshka(loss, query, product, settings.matryoshka, negatives)
+        return loss(query, product) if negatives is None else loss(query, product, negatives=negatives)
+
+    def _negatives(
+        self, batch: dict[str, Array], query: Float[Array, "b p"], product: Float[Array, "b p"]
+    ) -> tuple[Float[Array, "n p"] | None, Bool[Array, "b n"] | None]:
+        """(vectors of the hard negatives, those each query must not see), from the file and mined; (None, None) without any."""
+        found: list[tuple[Array, Array]] = []
+        if "negative" in batch:
+            rows = batch["negative"].reshape(-1)
+            found.append((self.products(jnp.maximum(rows, 0)), batch["known_negative"] | (rows < 0)[None]))
+        if "positive" in batch:
+            found.append(self._mined(batch, query, product))
+        if not found:
+            return None, None
+        return jnp.concatenate([vectors for vectors, _ in found]), jnp.concatenate([hidden for _, hidden in found], axis=1)
+
+    def _mined(
+        self, batch: dict[str, Array], query: Float[Array, "b p"], product: Float[Array, "b p"]
+    ) -> tuple[Float[Array, "n p"], Bool[Array, "b n"]]:
+        """The nearest products of each query that are neither known to match nor, by the margin, likely to.
+
+        All queries see all of them, save those that the same two rules hide from a query.
+        """
+        settings, n_products = self.config.objectives.query_product.hard_negatives, self.model.layout.n_products
+        rows = jnp.arange(n_products, dtype=jnp.int32)
+        if settings.mine_from < n_products:
+            rows = jax.random.randint(self.next_key(), (settings.mine_from,), 0, n_products)
+        candidates = jax.lax.stop_gradient(normalise(self.products(rows)))
+        asked = jax.lax.stop_gradient(normalise(query))
+        bar = (asked * jax.lax.stop_gradient(normalise(product))).sum(-1, keepdims=True) - settings.margin
+        cosine = asked @ candidates.T
+        wrong = self.catalogue.has_text[rows][None] & (cosine < bar) & ~_any_equal(batch["positive"], rows)
+        score, best = jax.lax.top_k(jnp.where(wrong, cosine, objectives.NEGATIVE), min(settings.mined, len(rows)))
+        best, none = best.reshape(-1), score.reshape(-1) <= objectives.NEGATIVE / 2
+        hidden = none[None] | (asked @ candidates[best].T >= bar) | _any_equal(batch["positive"], rows[best])
+        return self.products(rows[best]), hidden
+
+    def masked_words(self, batch: dict[str, Array]) -> Float[Array, ""]:
+        hidden = self.apply("hidden", batch["tokens"], dropout=True)
+        asked = jnp.take_along_axis(hidden, batch["place"][:, :, None], axis=1)
+        return objectives.masked_words(self.apply("word_logits", asked), batch["target"])
+
+    def distillation(self, batch: dict[str, Array]) -> Float[Array, ""]:
+        settings = self.config.objectives.distillation
+        student, teacher = self.encode(batch["tokens"]), batch["teacher"]
+        valid = jnp.ones(len(student), bool)
+
+        def cosine(student: Array, teacher: Array) -> Array:
+            return objectives.cosine_distillation(student, teacher, valid)
+
+        def kl(student: Array, _: Array) -> Array:
+            scale = jnp.asarray(1.0 / self.config.objectives.temperature)
+            return objectives.kl_distillation(student, student, teacher, teacher, scale, scale, valid)
+
+        loss = cosine if settings.loss == "cosine" else kl
+        if settings.matryoshka:
+            # Only the student's prefixes are compared in kl, always with the whole of the teacher.
+            return objectives.matryoshka(loss, student, teacher if settings.loss == "cosine" else student, settings.matryoshka)
+        return loss(student, teacher)
 
     def next_product(self, batch: dict[str, Array]) -> Float[Array, ""]:
         settings = self.config.objectives.next_product
@@ -117,6 +213,15 @@ class _Step:
         return normalise(user.reshape(-1, user.shape[-1]))
 
 
+def _any_equal(of_row: Int[Array, "b m"], rows: Int[Array, "n"]) -> Bool[Array, "b n"]:
+    """Whether column j's product is one of those of row i. One of the m at a time: b × m × n never exists."""
+
+    def one(found: Array, column: Array) -> tuple[Array, None]:
+        return found | (column[:, None] == rows[None, :]), None
+
+    return jax.lax.scan(one, jnp.zeros((len(of_row), len(rows)), bool), of_row.T)[0]
+
+
 def joint_loss(
     params: Any,
     bank: Array,
@@ -136,9 +241,11 @@ def joint_loss(
     Returns:
       (loss, (each objective's unweighted loss, the bank with its live rows renewed)).
     """
+    if model.layout.encoder is not None:
+        params = held(params, config.text, model.layout.encoder.layers)
     step = _Step(model, params, jax.lax.stop_gradient(bank), key, catalogue, config)
     if "live" in batch:
-        fresh = step.apply("encode", batch["live"]["tokens"], dropout=True)
+        fresh = step.encode(batch["live"]["tokens"])
         step.bank = step.bank.at[batch["live"]["rows"]].set(fresh, mode="drop")
     losses = {name: getattr(step, name)(entry) for name, entry in batch.items() if name != "live"}
     total = sum((getattr(config.objectives, name).weight * loss for name, loss in losses.items()), start=jnp.zeros(()))

@@ -11,7 +11,9 @@ import optax
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, entities_needed
 from fusionjax.models.bert import BertConfig
+from fusionjax.models.encoder import EncoderConfig
 from fusionjax.models.joint import JointModel, Layout
+from fusionjax.models.layers import Lora
 
 Params = Any
 
@@ -45,8 +47,12 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
     """Sizes and switches of the joint model for this run's data."""
     text, model, objectives = config.text, config.model, config.objectives
     user = objectives.next_product.weight > 0
-    encoder = None
-    if inputs.tokenizer is not None:
+    encoder: EncoderConfig | None = None
+    pooling = text.pooling
+    if inputs.pretrained is not None:
+        encoder = dataclasses.replace(inputs.pretrained.config, dropout=text.dropout)
+        pooling = inputs.pretrained.sentence.pooling
+    elif inputs.tokenizer is not None:
         encoder = BertConfig(
             vocab_size=inputs.tokenizer.vocab_size,
             width=text.width,
@@ -56,14 +62,20 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
             max_positions=max(text.max_length, 64),
             dropout=text.dropout,
         )
+    if encoder is not None:
+        lora = Lora(text.lora.rank, text.lora.alpha, text.lora.targets) if text.tune == "lora" else None
+        encoder = dataclasses.replace(encoder, remat=text.remat, lora=lora)
+    dim = model.dim
+    if model.heads == "none" and encoder is not None:
+        dim = encoder.width * len(pooling.split("+"))
     return Layout(
-        dim=model.dim,
+        dim=dim,
         sources=tuple(sorted(model.product.sources)),
         n_products=inputs.n_products,
         n_entities=len(inputs.graph.entities),
         n_relations=len(inputs.graph.relations) if objectives.link_prediction.weight > 0 else 0,
         encoder=encoder,
-        pooling=text.pooling,
+        pooling=pooling,
         max_length=text.max_length,
         entity_dim=model.entity.dim if entities_needed(config) else 0,
         scorer=model.entity.scorer,
@@ -81,6 +93,9 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
         recency=model.user.recency,
         temperature=objectives.temperature,
         bfloat16=config.train.precision == "bfloat16",
+        heads=model.heads == "learned",
+        siglip=objectives.query_product.weight > 0 and objectives.query_product.loss == "siglip",
+        masked_words=objectives.masked_words.weight > 0,
     )
 
 
@@ -104,4 +119,6 @@ def create(model: JointModel, optimiser: optax.GradientTransformation, seed: int
 def bank_shape(model: JointModel) -> tuple[int, int]:
     """(n_products, d); (1, 1) where no tower reads products' text (Orbax saves no empty array)."""
     at = model.layout
-    return (at.n_products, at.encoder.width) if at.uses_bank and at.encoder is not None else (1, 1)
+    if not at.uses_bank or at.encoder is None:
+        return 1, 1
+    return at.n_products, at.encoder.width * len(at.pooling.split("+"))

@@ -170,7 +170,7 @@ BASE = load_run(None)
         ({"model.entity.scorer": {"choices": ["transe", "complx"]}}, r"got 'complx'; did you mean 'complex'"),
         ({"model.product.sources": {"choices": [["text"], ["texts"]]}}, r"model.product.sources.*'texts'.*'text'"),
         ({"model.dim": {"choices": [64, 65]}}, r"dim 65 is not a multiple of user.heads 2"),
-        ({"train.steps": {"choices": [0, 5]}, "model.dim": {"choices": [0, 64]}}, r"train.steps.*\n.*model.dim"),
+        ({"train.steps": {"choices": [-1, 5]}, "model.dim": {"choices": [0, 64]}}, r"train.steps.*\n.*model.dim"),
     ],
 )
 def test_a_value_that_the_row_refuses_is_found_before_the_first_trial(space: dict[str, Any], message: str) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fusionjax.config import schema
 from fusionjax.data import batches
 from fusionjax.data.batches import (
-    OBJECTIVES,
     Batch,
     Shuffle,
     StepSource,
@@ -25,7 +24,7 @@ from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import TRAIN
 from fusionjax.data.text import PAD
 from fusionjax.errors import UserError
-from tests.shops import tiny_inputs, tiny_run
+from tests.shops import MASKED, ON, tiny_inputs, tiny_run
 
 CLS, SEP = 2, 3
 
@@ -54,21 +53,21 @@ def differ(a: Batch, b: Batch) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------------------------- purity
 def test_a_step_is_a_function_of_seed_and_step_alone() -> None:
-    forth, back, alone = (source_of()[0] for _ in range(3))
+    forth, back, alone = (source_of(MASKED)[0] for _ in range(3))
     steps = [0, 1, 2, 3, 17, 18, 400]
     expected = {step: forth[step] for step in steps}
     for step in reversed(steps):
         assert_same(back[step], expected[step])
     assert_same(alone[18], expected[18])
-    assert differ(expected[0], expected[1]) == differ(expected[17], expected[400]) == [*OBJECTIVES, "live"]
-    other_seed = source_of("seed=1")[0]
-    assert differ(expected[0], other_seed[0]) == [*OBJECTIVES, "live"]
+    assert differ(expected[0], expected[1]) == differ(expected[17], expected[400]) == [*ON, "masked_words", "live"]
+    other_seed = source_of(MASKED, "seed=1")[0]
+    assert differ(expected[0], other_seed[0]) == [*ON, "masked_words", "live"]
 
 
 def test_shapes_and_types() -> None:
     source, inputs, config = source_of()
     batch, b, h = source[0], 16, config.model.user.history
-    assert list(batch) == [*OBJECTIVES, "live"]
+    assert list(batch) == [*ON, "live"]
     assert {field: array.shape for field, array in batch["link_prediction"].items()} == dict.fromkeys(
         ("head", "relation", "tail"), (b,)
     )
@@ -306,7 +305,7 @@ def test_the_stream_resumes_where_it_was() -> None:
 def test_micro_batches_are_stacked() -> None:
     plain, accumulated = source_of()[0], source_of("train.accumulate=3")[0]
     batch = accumulated[2]
-    for name in (*OBJECTIVES, "live"):
+    for name in (*ON, "live"):
         micro = [plain[step][name] for step in (6, 7, 8)]
         if name == "next_product":  # one width for all
             micro = [accumulated.makers[name](index) for index in (6, 7, 8)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
-from fusionjax.data.batches import OBJECTIVES, StepSource, steps_of
+from fusionjax.data.batches import StepSource, steps_of
 from fusionjax.data.graph import build_graph
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Events, Judgments, Products, Queries, Shop, Triples, Users
@@ -19,6 +19,7 @@ from fusionjax.data.shop import text_column as texts
 from fusionjax.data.split import assign_splits
 from fusionjax.evaluation.tasks import recommendation_cases
 from fusionjax.training.state import catalogue
+from tests.shops import ON
 
 N_PRODUCTS, N_COLD, N_USERS, N_QUERIES = 40, 6, 30, 24
 COLD = np.arange(N_PRODUCTS - N_COLD, N_PRODUCTS)
@@ -42,6 +43,7 @@ def run_config(events: str = "leave_one_out", **query_product: object) -> schema
                 "alignment": {"batch_size": 8},
                 "query_product": {"batch_size": 8, **query_product},
                 "next_product": {"batch_size": 8},
+                "masked_words": {"batch_size": 8, "weight": 1.0},
             },
             "train": {"epochs": 2},
         }
@@ -179,7 +181,7 @@ def seen_by_training(inputs: Inputs, config: schema.Run) -> dict[str, bytes]:
     for step in range(STEPS):
         for name, entry in source[step].items():
             seen |= {f"step {step} {name}.{field}": array.tobytes() for field, array in entry.items()}
-    assert all(f"step 0 {name}." in " ".join(seen) for name in (*OBJECTIVES, "live"))
+    assert all(f"step 0 {name}." in " ".join(seen) for name in (*ON, "masked_words", "live"))
     return seen
 
 

@@ -8,14 +8,14 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from fusionjax.config import schema
-from fusionjax.data.batches import OBJECTIVES, StepSource
+from fusionjax.data.batches import StepSource
 from fusionjax.errors import UserError
 from fusionjax.training import parallel
 from fusionjax.training.loop import build_model
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.state import TrainState, catalogue
 from fusionjax.training.step import build_step
-from tests.shops import fresh_state, tiny_inputs, tiny_run
+from tests.shops import ON, fresh_state, tiny_inputs, tiny_run
 
 # Plain gradient steps: Adam's would turn a rounding error around zero into a whole step.
 PLAIN = (
@@ -51,7 +51,7 @@ def test_four_devices_give_the_numbers_of_one() -> None:
     """All objectives, dropout on: in-batch negatives span the devices, or InfoNCE would see a quarter of them."""
     config = tiny_run(*PLAIN)
     (one, alone, serial), (four, shared, program) = (run(config, devices, steps=4) for devices in (1, 4))
-    assert set(one[0]) == {"loss", "gradient_norm", *(f"loss/{name}" for name in OBJECTIVES)}
+    assert set(one[0]) == {"loss", "gradient_norm", *(f"loss/{name}" for name in ON)}
     for a, b in zip(one, four, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     assert abs(one[0]["loss"] - one[3]["loss"]) > 1e-2  # the steps did something
@@ -68,7 +68,7 @@ def test_batches_are_split_and_parameters_are_not() -> None:
     config = tiny_run()
     inputs, mesh = tiny_inputs(config), parallel.build_mesh()
     host = StepSource(inputs, config, 1)[0]
-    assert set(host) == {*OBJECTIVES, "live"}
+    assert set(host) == {*ON, "live"}
     device: dict[str, dict[str, jax.Array]] = parallel.shard_batch(host, mesh)
     for name, entry in device.items():
         for field, array in entry.items():
