@@ -87,6 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--user", required=True, help="id of the user")
     recommend.add_argument("-k", type=int, default=10, help="how many (10)")
 
+    export = _command(commands, "export", _export, "a run's text encoder as a checkpoint folder for other libraries")
+    export.add_argument("run_dir", metavar="RUN", type=Path)
+    export.add_argument("folder", metavar="FOLDER", type=Path)
+
     encode = _command(commands, "encode", _encode, "vectors of a file of texts, one a line, by a pretrained encoder")
     encode.add_argument("texts", metavar="TEXTS", type=Path, help="a text file, UTF-8, one text a line")
     encode.add_argument("--checkpoint", required=True, help="folder or hub id of a BERT-family checkpoint")
@@ -168,6 +172,16 @@ def _search(arguments: argparse.Namespace) -> int:
 
 def _recommend(arguments: argparse.Namespace) -> int:
     _show_hits(_load(arguments).recommend(arguments.user, arguments.k))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from fusionjax.export import export
+
+    model = _load(arguments)
+    checkpoint = export(model, arguments.folder)
+    what = "text vectors" if model.layout.heads else "vectors of products and queries"
+    print(f"{arguments.folder}: {checkpoint.raw['model_type']} encoder; its vectors are the run's {what}")
     return 0
 
 

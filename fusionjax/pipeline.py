@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusionjax import runs
+from fusionjax import hub, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
@@ -271,6 +271,12 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
             )
         return record
     record = runs.provenance(config, prepared.fingerprint, prepared.source)
+    places = {
+        "text.checkpoint": config.text.checkpoint,
+        "objectives.distillation.teacher": config.objectives.distillation.teacher,
+    }
+    if checkpoints := {key: hub.fingerprint(hub.locate(place)) for key, place in places.items() if place is not None}:
+        record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
     runs.write_json(home.provenance_file, record)
     return record
 

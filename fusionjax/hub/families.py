@@ -99,7 +99,7 @@ def _bert(c: Mapping[str, Any], *, offset: int = 0, types: int = 2, eps: float =
 
 def _roberta(c: Mapping[str, Any]) -> BertConfig:
     pad = c.get("pad_token_id", 1)
-    return _bert(c, offset=(1 if pad is None else pad) + 1)
+    return dataclasses.replace(_bert(c, offset=(1 if pad is None else pad) + 1), head_activation="gelu")
 
 
 def _distilbert(c: Mapping[str, Any]) -> BertConfig:

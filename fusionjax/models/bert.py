@@ -34,6 +34,8 @@ class BertConfig:
     position_offset: int = 0
     """Row of the position table that the first token reads: RoBERTa's begin behind its padding token's number."""
     activation: str = "gelu"
+    head_activation: str | None = None
+    """Of the masked-words head; None: `activation`. RoBERTa's is gelu, whatever its layers use."""
     remat: bool = False
     """Compute each layer again in the backward pass instead of keeping what it computed."""
     lora: Lora | None = None

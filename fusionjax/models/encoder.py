@@ -57,7 +57,7 @@ class MaskedWords(nn.Module):
         c = self.config
         modern = isinstance(c, ModernBertConfig)
         x = Dense(c.width, c.initializer_range, self.dtype, not modern or c.head_bias, name="transform")(hidden)
-        x = ACTIVATIONS[c.head_activation if modern else c.activation](x)
+        x = ACTIVATIONS[c.head_activation or c.activation](x)
         x = Norm(c.layer_norm_eps, self.dtype, not modern or c.norm_bias, name="norm")(x)
         logits = (x @ words.astype(self.dtype).T).astype(jnp.float32)
         if not modern or c.decoder_bias:

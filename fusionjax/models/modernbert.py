@@ -8,6 +8,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.models.bert import readable
@@ -53,7 +54,10 @@ class ModernBertConfig:
 def rotate(x: Float[Array, "b l h k"], position: Int[Array, "b l"], theta: float) -> Float[Array, "b l h k"]:
     """Rotary position embedding (Su et al. 2021), halves paired as in GPT-NeoX, in float32."""
     half = x.shape[-1] // 2
-    frequency = 1.0 / (theta ** (jnp.arange(0, x.shape[-1], 2, dtype=jnp.float32) / x.shape[-1]))
+    # On the host, each step rounded to float32 as the reference does: compiled, the last bit differs, and at position 8,000 the
+    # last bit of a frequency is 5e-4 of an angle.
+    exponent = np.arange(0, x.shape[-1], 2, dtype=np.float32) / np.float32(x.shape[-1])
+    frequency = np.float32(1.0) / (theta ** exponent.astype(np.float64)).astype(np.float32)
     angle = position.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
