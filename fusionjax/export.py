@@ -1,11 +1,14 @@
 """A trained run's encoder as a checkpoint folder that transformers, sentence-transformers and `TextEncoder` load."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tokenizers
 
+from fusionjax.data.text import SPECIAL
 from fusionjax.errors import UserError
 from fusionjax.hub import Checkpoint, write_checkpoint
 from fusionjax.hub.families import bert_json
@@ -33,9 +36,11 @@ def export(model: Model, folder: Path) -> Checkpoint:
     given = model.inputs.pretrained
     if given is not None:
         raw, others, files, prompts = given.raw, given.others, given.tokenizer_files, dict(given.sentence.prompts)
+        tokenizer = model.inputs.tokenizer.inner
     else:
         assert isinstance(at.encoder, BertConfig)  # what is trained from scratch
-        raw, others, files, prompts = bert_json(at.encoder), {}, {}, {}
+        raw, others, prompts = bert_json(at.encoder), {}, {}
+        tokenizer, files = for_others(model.inputs.tokenizer.inner, text.max_length)
     for name, prompt in (("query", text.query_prompt), ("document", text.product_prompt)):
         if prompt:
             prompts[name] = prompt
@@ -44,13 +49,22 @@ def export(model: Model, folder: Path) -> Checkpoint:
         config=at.encoder,
         params=merged(params["encoder"], at.encoder.lora),
         head=params.get("masked_words"),
-        tokenizer=model.inputs.tokenizer.inner,
+        tokenizer=tokenizer,
         sentence=Settings(at.pooling, normalise=not at.heads, max_length=text.max_length, prompts=prompts),
         others=others,
         tokenizer_files=files,
     )
     write_checkpoint(folder, checkpoint)
     return checkpoint
+
+
+def for_others(inner: tokenizers.Tokenizer, max_length: int) -> tuple[tokenizers.Tokenizer, dict[str, bytes]]:
+    """A tokeniser learnt here as other libraries want it: special tokens are read in texts too; and the file that names them."""
+    tokenizer = tokenizers.Tokenizer.from_str(inner.to_str())
+    tokenizer.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in SPECIAL])
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **names}
+    return tokenizer, {"tokenizer_config.json": json.dumps(config, indent=2).encode()}
 
 
 def merged(params: dict[str, Any], lora: Lora | None) -> dict[str, Any]:

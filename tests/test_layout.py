@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
         "reporting",
     },
 }
-ROOMS["export"] = {"errors", "hub", "models", "serving"}
+ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["studies"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS, "studies"}

@@ -193,8 +193,8 @@ class Text(Section):
     """`tune: last` only."""
     lora: Lora = Lora()
     chunk: Annotated[int, Field(ge=0)] = 0
-    """Texts encoded at a time within a step, and again in its backward pass (gradient caching, Gao et al. 2021): memory is set by
-    the chunk, loss and gradients are those of the whole batch. 0: all at once."""
+    """Texts encoded at a time within a step, and again in its backward pass (gradient caching, Gao et al. 2021): memory is set
+    by the chunk, loss and gradients are those of the whole batch. 0: all at once."""
     remat: bool = False
     """Compute each encoder layer again in the backward pass instead of keeping its activations."""
 

@@ -136,8 +136,8 @@ def matryoshka(
     """Mean of a loss over prefixes of the vectors, so that each prefix can be used alone (Kusupati et al. 2022).
 
     Args:
-      loss: any of two arrays of vectors, its other arguments bound by name: `functools.partial(info_nce, scale=…, …)`. Called as
-        `loss(left, right)`, with `negatives=` if there are any.
+      loss: any of two arrays of vectors, its other arguments bound by name: `functools.partial(info_nce, scale=…, …)`. Called
+        as `loss(left, right)`, with `negatives=` if there are any.
       left, right: of a distillation loss on vectors, student and teacher.
       widths: how many of the p numbers each prefix has; different ones.
     """

@@ -120,7 +120,7 @@ def train(
         del fresh
         journal = Journal(config, inputs, run, model, checkpoints, memory, total, say, on_validation, trackers)
         with sigterm() as stop:
-            last = _run(journal, state, batches, build_step(model, optimiser, config), mesh, stop)
+            last = _run(journal, state, batches, build_step(model, optimiser, config, mesh), mesh, stop)
     finally:
         checkpoints.close()
     return Trained(last, memory.best_step, memory.stopped, parameters)

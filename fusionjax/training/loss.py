@@ -1,16 +1,19 @@
 """The joint loss: towers → objectives → weighted sum. Pure; written as if there were one device."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax import objectives
 from fusionjax.config import schema
 from fusionjax.models.joint import JointModel
 from fusionjax.objectives import normalise
+from fusionjax.training.parallel import AXIS
 from fusionjax.training.state import Catalogue
 from fusionjax.training.tuning import held
 
@@ -21,9 +24,17 @@ class _Step:
     """One evaluation of the joint loss: binds model, parameters and randomness, so that objectives read like formulas."""
 
     def __init__(
-        self, model: JointModel, params: Any, bank: Array, key: Array, catalogue: Catalogue, config: schema.Run
+        self,
+        model: JointModel,
+        params: Any,
+        bank: Array,
+        key: Array,
+        catalogue: Catalogue,
+        config: schema.Run,
+        mesh: Mesh | None = None,
     ) -> None:
         self.model, self.params, self.bank, self.catalogue, self.config = model, params, bank, catalogue, config
+        self.mesh = mesh if mesh is not None and mesh.size > 1 else None
         self.key, self.drawn = key, 0
 
     def next_key(self) -> Array:
@@ -41,20 +52,25 @@ class _Step:
         text = self.config.text
         learns, key = text.tune != "frozen", self.next_key()
 
-        def some(tokens: Array, key: Array) -> Any:
+        def some(params: Any, tokens: Array, key: Array) -> Any:
             extra: dict[str, Any] = {"deterministic": False, "rngs": {"dropout": key}} if learns else {}
-            return self.model.apply({"params": self.params}, tokens, method="encode", **extra)
+            return self.model.apply({"params": params}, tokens, method="encode", **extra)
 
-        chunks = -(-len(tokens) // text.chunk) if text.chunk else 1
-        if chunks == 1:
-            return some(tokens, key)
-        size = -(-len(tokens) // chunks)
-        padded = jnp.pad(tokens, ((0, chunks * size - len(tokens)), (0, 0)), constant_values=-1)
-        # Chunk k takes every `chunks`-th row from k on: devices that hold a stretch of the batch each then share every chunk.
-        parts = padded.reshape(size, chunks, -1).swapaxes(0, 1)
-        keys = jax.random.split(key, chunks)
-        vectors = jax.lax.map(lambda part: jax.checkpoint(some, prevent_cse=False)(*part), (parts, keys))
-        return vectors.swapaxes(0, 1).reshape(chunks * size, -1)[: len(tokens)]
+        if not text.chunk or len(tokens) <= text.chunk:
+            return some(self.params, tokens, key)
+        if self.mesh is None:
+            return _by_chunks(some, text.chunk)(self.params, tokens, key)
+        # Each device goes through its own rows: a loop over a batch that is spread over the devices would add up gradients
+        # between them in every round, and on several CPU devices two such loops can wait for each other for ever.
+        own = _by_chunks(some, max(1, text.chunk // self.mesh.size))
+
+        def rows_of_a_device(params: Any, tokens: Array, key: Array) -> Array:
+            return own(params, tokens, jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
+
+        spread = PartitionSpec(AXIS)
+        return jax.shard_map(
+            rows_of_a_device, mesh=self.mesh, in_specs=(PartitionSpec(), spread, PartitionSpec()), out_specs=spread
+        )(self.params, tokens, key)
 
     def products(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
         """Product vectors from the bank (whose live rows carry gradient) and the entity table; sources are hidden at random."""
@@ -105,7 +121,14 @@ class _Step:
         query = self.apply("queries", self.encode(batch["tokens"]))
         product = self.products(batch["product"])
         negatives, hidden = self._negatives(batch, query, product)
-        common: dict[str, Any] = {"positives": batch["known"], "valid": jnp.ones(batch["product"].shape, bool), "block": block}
+        known = batch["known"]
+        if block and self.mesh is not None:
+            # Every device compares all rows, for the reason given in `encode`; it is little beside the encoding of its own.
+            everywhere = NamedSharding(self.mesh, PartitionSpec())
+            query, product, known, negatives, hidden = jax.tree.map(
+                lambda x: jax.lax.with_sharding_constraint(x, everywhere), (query, product, known, negatives, hidden)
+            )
+        common: dict[str, Any] = {"positives": known, "valid": jnp.ones(batch["product"].shape, bool), "block": block}
         if negatives is not None:
             common["hidden_negatives"] = hidden
         if settings.loss == "triplet":
@@ -213,6 +236,20 @@ class _Step:
         return normalise(user.reshape(-1, user.shape[-1]))
 
 
+def _by_chunks(encode: Callable[[Any, Array, Array], Any], chunk: int) -> Callable[[Any, Array, Array], Float[Array, "b d"]]:
+    """`encode(params, tokens, key)`, of at most `chunk` rows at a time and nothing kept for the backward pass but the rows."""
+
+    def run(params: Any, tokens: Int[Array, "b l"], key: Array) -> Float[Array, "b d"]:
+        chunks = -(-len(tokens) // chunk)
+        size = -(-len(tokens) // chunks)  # as even as can be
+        padded = jnp.pad(tokens, ((0, chunks * size - len(tokens)), (0, 0)), constant_values=-1)
+        parts = padded.reshape(chunks, size, -1), jax.random.split(key, chunks)
+        some = jax.checkpoint(lambda part: encode(params, *part), prevent_cse=False)
+        return jax.lax.map(some, parts).reshape(chunks * size, -1)[: len(tokens)]
+
+    return run
+
+
 def _any_equal(of_row: Int[Array, "b m"], rows: Int[Array, "n"]) -> Bool[Array, "b n"]:
     """Whether column j's product is one of those of row i. One of the m at a time: b × m × n never exists."""
 
@@ -230,6 +267,7 @@ def joint_loss(
     catalogue: Catalogue,
     model: JointModel,
     config: schema.Run,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], tuple[Losses, Array]]:
     """Weighted sum of the objectives present in `batch`.
 
@@ -237,13 +275,14 @@ def joint_loss(
       bank: float32 [n_products, d], the text vectors as last encoded. The rows named in `batch["live"]` are encoded anew, with
         gradient, and every objective reads them; the others are constants.
       key: randomness of this step.
+      mesh: devices over which the rows of `batch` are spread; only `text.chunk` must know.
 
     Returns:
       (loss, (each objective's unweighted loss, the bank with its live rows renewed)).
     """
     if model.layout.encoder is not None:
         params = held(params, config.text, model.layout.encoder.layers)
-    step = _Step(model, params, jax.lax.stop_gradient(bank), key, catalogue, config)
+    step = _Step(model, params, jax.lax.stop_gradient(bank), key, catalogue, config, mesh)
     if "live" in batch:
         fresh = step.encode(batch["live"]["tokens"])
         step.bank = step.bank.at[batch["live"]["rows"]].set(fresh, mode="drop")

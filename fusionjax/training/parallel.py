@@ -28,6 +28,8 @@ def check_divisible(config: schema.Run, mesh: Mesh) -> None:
     }
     if uses_bank(config):
         sizes["text.live"] = config.text.live
+    if config.text.chunk:
+        sizes["text.chunk"] = config.text.chunk
     for key, size in sizes.items():
         if size % mesh.size:
             raise UserError(f"{key}: {size} cannot be split over {mesh.size} devices; use a multiple of {mesh.size}")

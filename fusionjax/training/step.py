@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from fusionjax.config import schema
 from fusionjax.models.joint import JointModel
@@ -18,12 +19,14 @@ Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, Catalogue, jax.Array], tuple[TrainState, Metrics]]
 
 
-def build_step(model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run) -> Step:
+def build_step(
+    model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run, mesh: Mesh | None = None
+) -> Step:
     """`step_of`, compiled, its state donated: once for each set of objectives that meet in a step and each history bucket."""
-    return jax.jit(step_of(model, optimiser, config), donate_argnums=0)
+    return jax.jit(step_of(model, optimiser, config, mesh), donate_argnums=0)
 
 
-def step_of(model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run) -> Step:
+def step_of(model: JointModel, optimiser: optax.GradientTransformation, config: schema.Run, mesh: Mesh | None = None) -> Step:
     """Returns `step(state, batch, catalogue, key) -> (state, metrics)`, not compiled.
 
     Metrics are device scalars: `loss`, `gradient_norm` and `loss/OBJECTIVE`. Randomness is `fold_in(key, step)`, where `key` is
@@ -35,14 +38,14 @@ def step_of(model: JointModel, optimiser: optax.GradientTransformation, config: 
 
     def gradients(params: Any, bank: jax.Array, batch: Any, key: jax.Array, catalogue: Catalogue) -> Any:
         if accumulate == 1:
-            (loss, (losses, bank)), gradient = loss_and_gradient(params, bank, batch, key, catalogue, model, config)
+            (loss, (losses, bank)), gradient = loss_and_gradient(params, bank, batch, key, catalogue, model, config, mesh)
             return loss, losses, bank, gradient
 
         def body(carry: Any, micro: Any) -> Any:
             bank, total = carry
             part, batch = micro
             (loss, (losses, bank)), gradient = loss_and_gradient(
-                params, bank, batch, jax.random.fold_in(key, part), catalogue, model, config
+                params, bank, batch, jax.random.fold_in(key, part), catalogue, model, config, mesh
             )
             return (bank, jax.tree.map(jnp.add, total, gradient)), (loss, losses)
 

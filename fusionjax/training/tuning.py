@@ -61,5 +61,5 @@ def _placed(fresh: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             out[name] = _placed(here, value)
         else:
             assert here.shape == np.shape(value)
-            out[name] = jax.device_put(value, here.sharding)
+            out[name] = jax.device_put(value, here.sharding if here.committed else None)
     return out
