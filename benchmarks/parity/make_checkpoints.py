@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from theirs import expected, texts_of
+from theirs import write
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = [
@@ -195,10 +194,7 @@ def make(folder: Path, name: str, seed: int, whole: bool) -> None:
     if made.old:
         _as_before(folder, made)
         (folder / "poolings.json").write_text("true\n", encoding="utf-8")
-    (folder / "texts.json").write_text(
-        json.dumps(texts_of(tokenizer.mask_token), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    np.savez_compressed(folder / "expected.npz", **expected(folder, whole))
+    write(folder, whole)
 
 
 def _as_before(folder: Path, made: Made) -> None:

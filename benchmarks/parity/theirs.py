@@ -1,9 +1,9 @@
-"""What transformers and sentence-transformers make of a checkpoint folder, float32, eager attention: the expected values.
+"""What transformers and sentence-transformers make of checkpoint folders, float32, eager attention: the expected values.
 
-    PEER/python theirs.py OUT.npz FOLDER [--whole]
+    PEER/python theirs.py FOLDER … [--whole] [--no-gradients]
 
-Run by a Python that has both (README of this folder's Makefile target: `make help`), without FusionJAX. Keys of the .npz, NAME
-being a text of texts.json (or `one`, a row of a single token):
+PEER has both and no FusionJAX (`make peer` makes it). Writes FOLDER/expected.npz, of the texts in FOLDER/texts.json
+(written, where there is none). Its keys, NAME being a text (or `one`, a row of a single token):
 
     ids/NAME, rows/NAME, word_rows/NAME       tokens; the rows of the next three that are kept (all of them with --whole)
     alone/hidden/NAME, batch/hidden/NAME      last hidden state, of the text alone and in a padded batch with all others
@@ -13,7 +13,7 @@ being a text of texts.json (or `one`, a row of a single token):
     direction, masked/tokens, masked/labels   what the two losses take: sum(vectors · direction); cross-entropy (−1: no label)
     gradient/LOSS/TENSOR, kept/TENSOR         gradients by a few tensors' names; the rows of it that are kept (--whole: all)
 """
-# pyright: reportMissingImports=false, reportOptionalIterable=false
+# pyright: reportMissingImports=false, reportOptionalIterable=false, reportArgumentType=false
 
 import argparse
 import json
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, logging
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, logging
 
 EAGER: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
 ROWS, WORD_ROWS, KEPT = 10, 3, 12
@@ -58,6 +58,9 @@ def expected(folder: Path, whole: bool = False, gradients: bool = True) -> dict[
     tokenizer, limit = sentences.tokenizer, sentences.max_seq_length
     masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in AutoConfig.from_pretrained(folder).architectures)
     full = (AutoModelForMaskedLM if masked else AutoModel).from_pretrained(folder, **EAGER).eval()
+    # Weights lie in memory as they lie in their file, and torch sums in another order where they lie askew.
+    for parameter in {*full.parameters(), *sentences.parameters()}:
+        parameter.data = parameter.data.clone()
     encoder = full.base_model
     texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
     out: dict[str, np.ndarray] = {}
@@ -85,6 +88,13 @@ def expected(folder: Path, whole: bool = False, gradients: bool = True) -> dict[
     if gradients:
         _gradients(out, sentences, full if masked else None, texts, whole)
     return out
+
+
+def write(folder: Path, whole: bool, gradients: bool = True) -> None:
+    if not (folder / "texts.json").exists():
+        texts = texts_of(AutoTokenizer.from_pretrained(folder).mask_token)
+        (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / "expected.npz", **expected(folder, whole, gradients))
 
 
 def _gradients(
@@ -141,11 +151,12 @@ def _some(size: int, kept: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--whole", action="store_true", help="keep every row and every gradient")
+    parser.add_argument("--no-gradients", action="store_true")
     arguments = parser.parse_args()
-    np.savez(arguments.out, **expected(arguments.folder, arguments.whole))  # pyright: ignore[reportArgumentType]
+    for folder in arguments.folders:
+        write(folder, arguments.whole, not arguments.no_gradients)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from flax import traverse_util
+from tokenizers.normalizers import Lowercase, Sequence
 
 from fusionjax.errors import UserError, nearest
 from fusionjax.hub import families, sentence
@@ -60,6 +61,8 @@ def read_checkpoint(folder: Path, weights: bool = True) -> Checkpoint:
     settings, inner = sentence.read_settings(folder)
     raw = read_json(inner / "config.json")
     where = str(inner / "config.json")
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: expected an object of settings")
     family = families.family_of(raw, where)
     try:
         config = family.read(raw)
@@ -73,8 +76,7 @@ def read_checkpoint(folder: Path, weights: bool = True) -> Checkpoint:
     head = _head_params(family, config, params, tensors, inner, used) if weights else None
     tokenizer = _read_tokenizer(inner)
     if settings.lower:
-        parts = [tokenizers.normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer is not None else [])]
-        tokenizer.normalizer = tokenizers.normalizers.Sequence(parts)
+        _lower(tokenizer)
     size = tokenizer.get_vocab_size()
     if size > config.vocab_size:
         raise UserError(
@@ -119,7 +121,8 @@ def write_without_weights(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kind = "ForMaskedLM" if checkpoint.head is not None else "Model"
     architectures = [checkpoint.family.architecture + kind]
-    write_json(folder / "config.json", {**checkpoint.raw, "architectures": architectures, "dtype": "float32"})
+    raw = {name: value for name, value in checkpoint.raw.items() if name != "torch_dtype"}  # dtype's old name
+    write_json(folder / "config.json", {**raw, "architectures": architectures, "dtype": "float32"})
     checkpoint.tokenizer.no_padding()
     checkpoint.tokenizer.no_truncation()
     _replace(folder / "tokenizer.json", checkpoint.tokenizer.to_str(pretty=False).encode())
@@ -233,6 +236,14 @@ def _read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     if inner is None:
         raise UserError(f"{folder}: no tokenizer.json, and its tokeniser has no fast form")
     return inner
+
+
+def _lower(tokenizer: tokenizers.Tokenizer) -> None:
+    """Puts lower case before all else, unless it is there already (a folder that was written here)."""
+    normalizer = tokenizer.normalizer
+    parts = list(normalizer) if isinstance(normalizer, Sequence) else [] if normalizer is None else [normalizer]
+    if not any(isinstance(part, Lowercase) for part in parts):
+        tokenizer.normalizer = Sequence([Lowercase(), *parts])
 
 
 def _tokenizer_limit(folder: Path) -> int | None:

@@ -17,6 +17,7 @@ from fusionjax.errors import UserError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+_HASHED = (".json", ".safetensors", ".txt", ".model")
 _WANTED = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", "*/config.json", "*/*.safetensors")
 
 
@@ -116,13 +117,14 @@ def write_json(file: Path, data: Any) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over a checkpoint's weights, config and tokeniser: equal folders give equal vectors."""
+    """SHA-256 over a checkpoint's weights, tokeniser and settings (also of its modules): equal ones give equal vectors."""
+    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.suffix in _HASHED and file.is_file()]
+    if not any(file.suffix == ".safetensors" for file in files):
+        weight_files(folder)  # says what is missing
     digest = hashlib.sha256()
-    names = ("config.json", "tokenizer.json", "vocab.txt", "modules.json", "sentence_bert_config.json")
-    for file in [*weight_files(folder), *(folder / name for name in names)]:
-        if file.exists():
-            digest.update(f"{file.name}:{file.stat().st_size}\n".encode())
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 22):
-                    digest.update(block)
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}\n".encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()

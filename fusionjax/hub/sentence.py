@@ -34,6 +34,8 @@ class Settings:
     """Name → text put before a text (`query: `)."""
     default_prompt: str | None = None
     """Name of the prompt that is used when none is asked for."""
+    similarity: str = "cosine"
+    """How sentence-transformers' users compare the vectors; only carried along."""
 
     def within(self, positions: int, tokenizer_limit: int | None) -> "Settings":
         """With a longest text that the encoder has positions for, and, where nothing else is said, the tokeniser allows."""
@@ -72,8 +74,13 @@ def read_settings(folder: Path) -> tuple[Settings, Path]:
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise UserError(f"{file}: expected Transformer, Pooling and perhaps Normalize, in this order; got {', '.join(kinds)}")
     more = read_json(folder / "config_sentence_transformers.json", required=False) or {}
-    prompts = {name: text for name, text in (more.get("prompts") or {}).items() if text}
-    return dataclasses.replace(settings, prompts=prompts, default_prompt=more.get("default_prompt_name")), inner
+    settings = dataclasses.replace(
+        settings,
+        prompts=more.get("prompts") or {},
+        default_prompt=more.get("default_prompt_name"),
+        similarity=more.get("similarity_fn_name") or "cosine",
+    )
+    return settings, inner
 
 
 def _pooling(file: Path) -> str:
@@ -108,5 +115,5 @@ def write_settings(folder: Path, settings: Settings, width: int) -> None:
         (folder / "2_Normalize").mkdir(exist_ok=True)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": settings.max_length, "do_lower_case": settings.lower})
     prompts = {"prompts": dict(settings.prompts), "default_prompt_name": settings.default_prompt}
-    write_json(folder / "config_sentence_transformers.json", {**prompts, "similarity_fn_name": "cosine"})
+    write_json(folder / "config_sentence_transformers.json", {**prompts, "similarity_fn_name": settings.similarity})
     write_json(folder / "modules.json", modules)
