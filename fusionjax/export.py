@@ -59,7 +59,7 @@ def export(model: Model, folder: Path) -> Checkpoint:
 
 
 def for_others(inner: tokenizers.Tokenizer, max_length: int) -> tuple[tokenizers.Tokenizer, dict[str, bytes]]:
-    """A tokeniser learnt here as other libraries want it: special tokens are read in texts too; and the file that names them."""
+    """A tokeniser learnt here as other libraries want it: special tokens are read in texts too; and the file naming them."""
     tokenizer = tokenizers.Tokenizer.from_str(inner.to_str())
     tokenizer.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in SPECIAL])
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))

@@ -105,7 +105,7 @@ def packed(texts: Ragged, budget: int, longest: int) -> Iterator[Batch]:
         length, rows = int(cuts[number]), np.flatnonzero(kind == number)
         if number + 1 < len(cuts) and len(rows) > 1 and lengths[rows].mean() > 0.55 * length:
             length = int(cuts[number + 1])  # texts of more than half a row leave the rest of it empty
-        row, start = _fit(lengths[rows], length)
+        row, start = fit(lengths[rows], length)
         full = max(1, budget // length)
         small = max(1, full // SMALL)
         places = {size: max(1, size * length // 8) for size in (full, small)}
@@ -122,11 +122,12 @@ def packed(texts: Ragged, budget: int, longest: int) -> Iterator[Batch]:
                 size_used = int(last) - first
             else:
                 size_used = size
-            yield _pack(texts, rows[begin:end], row[begin:end] - first, start[begin:end], length, size, places[size])
+            batch = pack(texts, rows[begin:end], row[begin:end] - first, start[begin:end], length, size)
+            yield dataclasses.replace(batch, places=places[size])
             first += size_used
 
 
-def _pack(texts: Ragged, rows: np.ndarray, row: np.ndarray, start: np.ndarray, length: int, size: int, places: int) -> Batch:
+def pack(texts: Ragged, rows: np.ndarray, row: np.ndarray, start: np.ndarray, length: int, size: int) -> Batch:
     tokens = np.full((size, length), -1, np.int32)
     text, position = tokens.copy(), np.zeros_like(tokens)
     lengths = texts.lengths[rows]
@@ -135,10 +136,10 @@ def _pack(texts: Ragged, rows: np.ndarray, row: np.ndarray, start: np.ndarray, l
     at = row[owner], start[owner] + place
     tokens[at] = texts.tokens[texts.offsets[rows][owner] + place]
     text[at], position[at] = owner, place
-    return Batch(rows, tokens, text, position, places)
+    return Batch(rows, tokens, text, position, len(rows))
 
 
-def _fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+def fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """(row, first column) of each text: best fit, the longest first. Rows by the space left are in `capacity` + 1 stacks."""
     row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     open_rows: list[list[int]] = [[] for _ in range(capacity + 1)]

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "fusionjax"
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
-    "data": {"errors", "config", "hub"},
+    "data": {"errors", "config", "hub", "packing"},
     "models": set(),
     "objectives": set(),
     "hub": {"errors", "models"},

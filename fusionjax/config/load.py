@@ -104,7 +104,7 @@ def _what_counts(run: Run) -> dict[str, Any]:
 
 
 ADDED = (
-    *(f"text.{key}" for key in ("query_prompt", "product_prompt", "tune", "tune_layers", "lora", "chunk", "remat")),
+    *(f"text.{key}" for key in ("query_prompt", "product_prompt", "tune", "tune_layers", "lora", "chunk", "pack", "remat")),
     "model.heads",
     *(
         f"objectives.query_product.{key}"

@@ -195,6 +195,10 @@ class Text(Section):
     chunk: Annotated[int, Field(ge=0)] = 0
     """Texts encoded at a time within a step, and again in its backward pass (gradient caching, Gao et al. 2021): memory is set
     by the chunk, loss and gradients are those of the whole batch. 0: all at once."""
+    pack: bool = False
+    """Lay a step's texts end to end in rows of one length, instead of each in a row of its own, padded to the shop's longest
+    text: no padding is computed, but a program is compiled for each of a few numbers of rows. Worth it with a large encoder.
+    Where rows cannot be packed (`chunk`, poolings other than mean and cls) they are cut to a few lengths instead."""
     remat: bool = False
     """Compute each encoder layer again in the backward pass instead of keeping its activations."""
 

@@ -14,6 +14,8 @@ text is encoded with gradient. With `train.accumulate` = k > 1 every array has a
 | distillation | tokens: int32 [b, l]; teacher: float32 [b, q] |
 | next_product | product, kind, time: int32 [b, h]; valid: bool [b, h]; target: int32 [b, h + 1] (−1 none); profile [b, f] |
 | live | rows: int32 [t] (n_products = padding); tokens: int32 [t, l] |
+
+With `text.pack`, `tokens` are packed rows, and `text` and `position` say whose they are (`packing.Batch`).
 """
 
 import functools
@@ -24,6 +26,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from fusionjax import packing
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, Sequences
 from fusionjax.data.shop import TRAIN
@@ -35,6 +38,8 @@ _OWN_TEXT = ("masked_words", "distillation")
 """Objectives that read texts of their own, and no product vectors."""
 LENGTH_BUCKETS = (8, 20)
 """History lengths a batch is padded to, besides `model.user.history` itself: few, because each is one compilation."""
+TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Widths that `text.pack` cuts token rows to, where it cannot pack them."""
 _SORT_BATCHES = 8
 """Batches of histories are cut from this many shuffled batches sorted by length, so that little of a batch is padding."""
 
@@ -105,8 +110,10 @@ class Shuffle:
 class StepSource(grain.sources.RandomAccessDataSource):
     """Item s is the batch of step s."""
 
-    def __init__(self, inputs: Inputs, config: schema.Run, steps: int) -> None:
-        self.inputs, self.config, self.steps = inputs, config, steps
+    def __init__(self, inputs: Inputs, config: schema.Run, steps: int, devices: int = 1) -> None:
+        self.inputs, self.config, self.steps, self.devices = inputs, config, steps, devices
+        pooling = inputs.pretrained.sentence.pooling if inputs.pretrained is not None else config.text.pooling
+        self.packs = not config.text.chunk and pooling in ("mean", "cls")
         self.makers: dict[str, Any] = {}
         for name in OBJECTIVES:
             if getattr(config.objectives, name).weight > 0:
@@ -132,11 +139,44 @@ class StepSource(grain.sources.RandomAccessDataSource):
                 batch["live"] = self.live(batch, step * k + part)
             micro.append(batch)
         if k == 1:
-            return micro[0]
+            return self._without_padding(micro[0])
         return {
             name: {field: np.stack([batch[name][field] for batch in micro]) for field in entry}
             for name, entry in micro[0].items()
         }
+
+    def _without_padding(self, batch: Batch) -> Batch:
+        """Token rows packed, or where they cannot be, cut to one of `TOKEN_BUCKETS`."""
+        if not self.config.text.pack:
+            return batch
+        for name, entry in batch.items():
+            # Masked words are asked for by row and column.
+            if self.packs and name in ("query_product", "live", "distillation"):
+                batch[name] = {**entry, **packed_rows(entry["tokens"], self.config.text.max_length, self.devices)}
+            elif "tokens" in entry:
+                batch[name] = {**entry, "tokens": trimmed(entry["tokens"])}
+        return batch
+
+
+def packed_rows(tokens: np.ndarray, longest: int, multiple: int) -> dict[str, np.ndarray]:
+    """Token rows int32 [b, l] as packed ones: `tokens`, `text`, `position` int32 [r, m], r one of few numbers.
+
+    Args:
+      longest: tokens of the longest text there can be; m is 64 or, if that is shorter, this.
+      multiple: r is a multiple of it, so that rows can be split over the devices.
+    """
+    texts, length = packing.Ragged.of_rows(tokens), max(64, longest)
+    row, start = packing.fit(texts.lengths, length)
+    needed = -(-(int(row.max(initial=0)) + 1) // multiple)
+    step = max(1, 1 << max(0, needed.bit_length() - 4))  # at most an eighth more than needed
+    batch = packing.pack(texts, np.arange(len(texts)), row, start, length, multiple * -(-needed // step) * step)
+    assert batch.text is not None and batch.position is not None
+    return {"tokens": batch.tokens, "text": batch.text, "position": batch.position}
+
+
+def trimmed(tokens: np.ndarray) -> np.ndarray:
+    longest = int((tokens != PAD).sum(1).max(initial=1))
+    return tokens[:, : next((width for width in TOKEN_BUCKETS if width >= longest), tokens.shape[1])]
 
 
 def uses_bank(config: schema.Run) -> bool:

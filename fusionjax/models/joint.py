@@ -115,6 +115,18 @@ class JointModel(nn.Module):
         """Pooled text vectors of token rows, float32."""
         return encoder.pool(self.encoder(tokens, deterministic), tokens, self.layout.pooling)
 
+    def encode_packed(
+        self,
+        tokens: Int[Array, "r m"],
+        text: Int[Array, "r m"],
+        position: Int[Array, "r m"],
+        n: int,
+        deterministic: bool = True,
+    ) -> Float[Array, "n d"]:
+        """Pooled text vectors of packed rows of n texts, float32."""
+        hidden = self.encoder(tokens, deterministic, text=text, position=position)
+        return encoder.pool_packed(hidden, text, position, n, self.layout.pooling)
+
     def entity_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
         return self.entities(rows)
 

@@ -133,7 +133,7 @@ def plan(config: schema.Run, inputs: Inputs, mesh: Any) -> tuple[StepSource, int
       UserError: batches that cannot be split over the devices; nothing to train on; a task that cannot be measured.
     """
     parallel.check_divisible(config, mesh)
-    source = StepSource(inputs, config, steps=2**31 - 1)
+    source = StepSource(inputs, config, steps=2**31 - 1, devices=mesh.size)
     if not source.makers:
         raise UserError("objectives: every weight is 0, there is nothing to train")
     for split in (VALID, TEST):  # said now, not after training

@@ -46,7 +46,14 @@ class _Step:
         extra = {"deterministic": False} if dropout else {}
         return self.model.apply({"params": params or self.params}, *args, method=method, rngs=rngs, **extra)
 
-    def encode(self, tokens: Int[Array, "b l"]) -> Float[Array, "b d"]:
+    def encode(self, entry: dict[str, Array], n: int) -> Float[Array, "n d"]:
+        """Pooled text vectors of a batch entry's n texts, whether its token rows are packed or not."""
+        if "text" not in entry:
+            return self._encode_rows(entry["tokens"])
+        rows = (entry[name] for name in ("tokens", "text", "position"))
+        return self.apply("encode_packed", *rows, n, dropout=self.config.text.tune != "frozen")
+
+    def _encode_rows(self, tokens: Int[Array, "b l"]) -> Float[Array, "b d"]:
         """Pooled text vectors, with dropout where the encoder learns; `text.chunk` rows at a time, each chunk encoded again in
         the backward pass, so that activations of one chunk alone are held (gradient caching)."""
         text = self.config.text
@@ -118,7 +125,7 @@ class _Step:
 
     def query_product(self, batch: dict[str, Array]) -> Float[Array, ""]:
         settings, block = self.config.objectives.query_product, self.config.text.chunk
-        query = self.apply("queries", self.encode(batch["tokens"]))
+        query = self.apply("queries", self.encode(batch, len(batch["product"])))
         product = self.products(batch["product"])
         negatives, hidden = self._negatives(batch, query, product)
         known = batch["known"]
@@ -186,7 +193,7 @@ class _Step:
 
     def distillation(self, batch: dict[str, Array]) -> Float[Array, ""]:
         settings = self.config.objectives.distillation
-        student, teacher = self.encode(batch["tokens"]), batch["teacher"]
+        student, teacher = self.encode(batch, len(batch["teacher"])), batch["teacher"]
         valid = jnp.ones(len(student), bool)
 
         def cosine(student: Array, teacher: Array) -> Array:
@@ -284,7 +291,7 @@ def joint_loss(
         params = held(params, config.text, model.layout.encoder.layers)
     step = _Step(model, params, jax.lax.stop_gradient(bank), key, catalogue, config, mesh)
     if "live" in batch:
-        fresh = step.encode(batch["live"]["tokens"])
+        fresh = step.encode(batch["live"], len(batch["live"]["rows"]))
         step.bank = step.bank.at[batch["live"]["rows"]].set(fresh, mode="drop")
     losses = {name: getattr(step, name)(entry) for name, entry in batch.items() if name != "live"}
     total = sum((getattr(config.objectives, name).weight * loss for name, loss in losses.items()), start=jnp.zeros(()))
