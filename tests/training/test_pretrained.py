@@ -15,7 +15,7 @@ import fusionjax
 from fusionjax import pipeline
 from fusionjax.cli import main
 from fusionjax.config import load_run, schema
-from fusionjax.data.batches import StepSource
+from fusionjax.data.batches import StepSource, packed_rows
 from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.errors import UserError
@@ -368,3 +368,40 @@ def test_what_does_not_go_together_is_told(checkpoint: Path, tmp_path: Path) -> 
         prepared(checkpoint, tmp_path, "text.max_length=65")
     with pytest.raises(UserError, match="no such folder"):
         prepared(tmp_path / "nowhere", tmp_path / "x")
+
+
+# -------------------------------------------------------------------------------------------------------- packed rows
+def test_packed_rows_give_the_loss_and_gradients_of_padded_ones(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("model.heads=none", f"objectives.distillation={{weight: 1, teacher: '{checkpoint}', batch_size: 16}}")
+    padded, packed = (
+        prepared(checkpoint, tmp_path / name, *words, f"text.pack={pack}") for name, pack in (("a", "false"), ("b", "true"))
+    )
+    for name in ("query_product", "live", "distillation"):
+        rows, texts = packed.batch[name]["tokens"], padded.batch[name]["tokens"]
+        assert np.array_equal(np.sort(rows[rows >= 0]), np.sort(texts[texts >= 0]))
+        assert (rows >= 0).sum() == (packed.batch[name]["text"] >= 0).sum()
+    expected, gradient = padded.loss()
+    found, parts = packed.loss()
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    for (name, a), b in zip(leaves(gradient).items(), leaves(parts).values(), strict=True):
+        assert np.abs(a - b).max() <= 1e-5 * max(1.0, np.abs(a).max()), name
+
+
+def test_rows_that_cannot_be_packed_are_cut(checkpoint: Path, tmp_path: Path) -> None:
+    at = prepared(checkpoint, tmp_path, "text.max_length=32", "text.chunk=8", "text.pack=true")
+    entry = at.batch["query_product"]
+    longest = int((entry["tokens"] >= 0).sum(1).max())
+    assert "text" not in entry and longest <= entry["tokens"].shape[1] <= -(-longest // 8) * 8
+
+
+def test_the_number_of_packed_shapes_is_small() -> None:
+    generator, shapes = np.random.default_rng(0), set()
+    for _ in range(300):
+        rows = np.full((64, 40), -1, np.int32)
+        for row, length in enumerate(generator.integers(2, 40, 64)):
+            rows[row, :length] = 7
+        found = packed_rows(rows, 40, multiple=4)
+        assert found["tokens"].shape[0] % 4 == 0 and found["tokens"].shape[1] == 64
+        assert (found["tokens"] >= 0).sum() == (rows >= 0).sum()
+        shapes.add(found["tokens"].shape)
+    assert len(shapes) <= 4
