@@ -46,6 +46,7 @@ class Checkpoint:
 
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 def read_checkpoint(folder: Path, weights: bool = True) -> Checkpoint:
@@ -227,6 +228,8 @@ def _read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
             return tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain Exception
             raise UserError(f"{file}: not a tokeniser ({error})") from None
+    if not any((folder / name).exists() for name in _VOCABULARIES):  # transformers would make one of no words
+        raise UserError(f"{folder}: no tokenizer.json, nor what a tokeniser could be made of ({', '.join(_VOCABULARIES)})")
     from transformers import AutoTokenizer
 
     try:
@@ -241,7 +244,9 @@ def _read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
 def _lower(tokenizer: tokenizers.Tokenizer) -> None:
     """Puts lower case before all else, unless it is there already (a folder that was written here)."""
     normalizer = tokenizer.normalizer
-    parts = list(normalizer) if isinstance(normalizer, Sequence) else [] if normalizer is None else [normalizer]
+    parts: list[Any] = [] if normalizer is None else [normalizer]
+    if isinstance(normalizer, Sequence):
+        parts = [normalizer[place] for place in range(len(normalizer))]
     if not any(isinstance(part, Lowercase) for part in parts):
         tokenizer.normalizer = Sequence([Lowercase(), *parts])
 

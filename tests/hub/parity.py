@@ -199,7 +199,7 @@ def outputs(
 
     Args:
       alone: texts that are also read alone, which compiles a program for each length; None: all. Where given, the long text is
-        only read alone.
+        only read alone, and not by the encoder of many texts.
     """
     config, settings, params = checkpoint.config, checkpoint.sentence, checkpoint.params
     texts = texts_of(folder)
@@ -226,8 +226,12 @@ def outputs(
     vectors, pooled = pooled_all(together, tokens, pooling=settings.pooling, normalise=settings.normalise, more=more)
     out["batch/vectors"] = np.asarray(vectors)[: len(texts)]
     out |= {f"pooling/{how}": np.asarray(each) for how, each in pooled.items()}
-    if alone is None or settings.pooling in PACKABLE:  # else a program for each length
+    if alone is None:
         out["alone/vectors"] = encoder.encode(texts, prompt="")
+    elif settings.pooling in PACKABLE:  # else a program for each length
+        out["alone/vectors"] = out["batch/vectors"].copy()
+        short = [row for row, name in enumerate(names[: len(texts)]) if name != "long"]
+        out["alone/vectors"][short] = encoder.encode([texts[row] for row in short], prompt="")
     return out
 
 
