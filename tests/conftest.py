@@ -17,6 +17,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["MPLBACKEND"] = "Agg"
+# Programs here are large and run a few times: compiling them without optimisation saves more than it costs.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 _SCRATCH = Path(tempfile.mkdtemp(prefix="fusionjax-tests-"))
 os.environ["FUSIONJAX_CACHE"] = str(_SCRATCH / "data")
