@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fusionjax train configs/quickstart.yaml
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -37,6 +37,12 @@ settings.register_profile("fusionjax", derandomize=True, deadline=None)
 settings.load_profile("fusionjax")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow folders first: workers that take whole files would else end with one of them busy alone."""
+    slow = Path(__file__).parent / "studies", Path(__file__).parent / "training"
+    items.sort(key=lambda item: not any(folder in item.path.parents for folder in slow))
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(_SCRATCH, ignore_errors=True)
 
