@@ -111,20 +111,15 @@ def packed(texts: Ragged, budget: int, longest: int) -> Iterator[Batch]:
         places = {size: max(1, size * length // 8) for size in (full, small)}
         order = np.lexsort((start, row))
         rows, row, start = rows[order], row[order], start[order]
-        n_rows = int(row[-1]) + 1 if len(row) else 0
-        first = 0
-        while first < n_rows:
+        n_rows, begin = int(row[-1]) + 1, 0
+        while begin < len(rows):
+            first = row[begin]
             size = full if n_rows - first > small else small
-            begin, end = np.searchsorted(row, (first, first + size))
-            if end - begin > places[size]:  # very short texts: fewer rows in this batch
-                last = row[begin + places[size]]
-                end = np.searchsorted(row, last)
-                size_used = int(last) - first
-            else:
-                size_used = size
+            # Very short texts: as many as there are places; the next batch goes on in the same row.
+            end = min(int(np.searchsorted(row, first + size)), begin + places[size])
             batch = pack(texts, rows[begin:end], row[begin:end] - first, start[begin:end], length, size)
             yield dataclasses.replace(batch, places=places[size])
-            first += size_used
+            begin = end
 
 
 def pack(texts: Ragged, rows: np.ndarray, row: np.ndarray, start: np.ndarray, length: int, size: int) -> Batch:
