@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ _SCRATCH = Path(tempfile.mkdtemp(prefix="fusionjax-tests-"))
 os.environ["FUSIONJAX_CACHE"] = str(_SCRATCH / "data")
 
 import jax
+
+from fusionjax.cli import main
+from tests.trained import Cli
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests build the same small programs again and again; a compiled one is read back instead. The folder lives as long as the
@@ -83,3 +87,23 @@ def _no_network() -> Iterator[None]:
         patch.setattr(socket.socket, "connect_ex", local_connect_ex)
         patch.setattr(socket, "getaddrinfo", local_getaddrinfo)
         yield
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Runs a command in this process → (exit code, standard output, standard error)."""
+    handler = signal.getsignal(signal.SIGTERM)
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(words)
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    for name, value in before.items():
+        jax.config.update(name, value)

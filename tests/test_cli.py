@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,12 @@ import jax
 import pytest
 
 from fusionjax import __version__
-from fusionjax.cli import main
 from fusionjax.config import load_run
 from fusionjax.runs import RunFolder
-from tests.trained import ROOT, SMALL, TrainedRun, fusionjax, readme_block, readme_shop, trained_run
+from tests.trained import ROOT, SMALL, Cli, TrainedRun, fusionjax, one_clear_line, readme_block, readme_shop, trained_run
 
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
 STUDY = str(ROOT / "experiments" / "demo_shop")
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +25,7 @@ def trained() -> TrainedRun:
     return trained_run()
 
 
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
-    """Runs a command in this process → (exit code, standard output, standard error)."""
-    handler = signal.getsignal(signal.SIGTERM)
-    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in settings}
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 # ---------------------------------------------------------------------------------------------------- the user's mistakes
-def one_clear_line(result: tuple[int, str, str], said: str) -> None:
-    code, out, err = result
-    assert code == 2, err
-    lines = err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("fusionjax: ") and "Traceback" not in err, err
-    assert re.search(said, lines[0]), err
-    assert out == ""
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

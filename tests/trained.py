@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +70,16 @@ def trained_run() -> TrainedRun:
     done = fusionjax(cwd, *words)
     assert done.returncode == 0, done.stderr
     return TrainedRun(cwd, cwd / done.stdout.splitlines()[-1], words, done.stdout, done.stderr)
+
+
+Cli = Callable[..., tuple[int, str, str]]
+"""The fixture `cli`: words of a command → exit code, standard output, standard error."""
+
+
+def one_clear_line(result: tuple[int, str, str], said: str) -> None:
+    code, out, err = result
+    assert code == 2, err
+    lines = err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("fusionjax: ") and "Traceback" not in err, err
+    assert re.search(said, lines[0]), err
+    assert out == ""
