@@ -87,17 +87,19 @@ def embed(
     batches = (packing.packed if plan == "packed" else packing.buckets)(texts, budget or default_budget(), longest)
     settings: dict[str, Any] = {"config": config, "dtype": dtype, "pooling": pooling, "normalise": normalise}
 
-    def call(batch: Batch) -> jax.Array:
-        if batch.text is None or batch.position is None:
-            return padded_vectors(params, jnp.asarray(batch.tokens), **settings)
-        arrays = (jnp.asarray(each) for each in (batch.tokens, batch.text, batch.position))
-        return packed_vectors(params, *arrays, places=batch.places, **settings)
-
-    for batch, answer in _ahead(batches, call):
-        vectors[batch.texts] = np.asarray(answer)[: len(batch.texts)]
+    for batch, found in _ahead(batches, lambda batch: answer(batch, params, **settings)):
+        vectors[batch.texts] = np.asarray(found)[: len(batch.texts)]
         if progress is not None:
             progress(len(batch.texts))
     return vectors
+
+
+def answer(batch: Batch, params: Any, **settings: Any) -> jax.Array:
+    """Vectors float32 [b or places, d] of a batch, on the device and maybe not computed yet; settings as the two above."""
+    if batch.text is None or batch.position is None:
+        return padded_vectors(params, jnp.asarray(batch.tokens), **settings)
+    arrays = (jnp.asarray(each) for each in (batch.tokens, batch.text, batch.position))
+    return packed_vectors(params, *arrays, places=batch.places, **settings)
 
 
 def _ahead(batches: Iterable[Batch], call: Callable[[Batch], jax.Array]) -> Iterable[tuple[Batch, jax.Array]]:
