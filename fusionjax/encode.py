@@ -88,10 +88,12 @@ def encode_file(
       progress: told how many more texts are done.
 
     Raises:
-      UserError: `out` is no .npy; the file is empty or cannot be read; see `Lines`.
+      UserError: `out` is no .npy or cannot be written; the file is empty or cannot be read; see `Lines`.
     """
     if out.suffix != ".npy":
         raise UserError(f"{out}: expected a name that ends in .npy")
+    if out.is_dir():
+        raise UserError(f"{out}: a folder; expected a file to write")
     total = lines.count()
     if not total:
         raise UserError(f"{lines.file}: no line in it")
@@ -106,8 +108,12 @@ def encode_file(
         "dtype": str(np.dtype(encoder.dtype)),
     }
     done = _done(part, memory, same)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write there: {error.strerror}") from None
     if not done:
+        memory.unlink(missing_ok=True)  # of another task, or of one that ended: it must not vouch for the new rows
         np.lib.format.open_memmap(part, "w+", np.float32, (total, encoder.width)).flush()
     started(total, done)
     for block in lines.blocks(done):

@@ -1,6 +1,7 @@
 """`TextEncoder`: the same vectors whatever the plan and the company, prompts, filled masks, defined results for odd texts."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,76 @@ def test_half_precision_layers_give_float32_vectors_nearby(folder: Path, encoder
     assert vectors.dtype == np.float32
     difference = np.abs(vectors - encoder.encode(texts)).max()
     assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize("plan", ["packed", "buckets"])
+def test_many_texts_of_no_characters(encoder: TextEncoder, plan: Any) -> None:
+    """More of them fit into one packed row than a batch has answers."""
+    vectors = encoder.encode(["", " ", "red shoe", *[""] * 47], plan=plan)
+    alone = encoder.encode(["", "red shoe"])
+    assert np.abs(np.delete(vectors, 2, 0) - alone[0]).max() < 1e-5
+    assert np.abs(vectors[2] - alone[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["mean_sqrt_len_tokens", "weightedmean", "max+mean"])
+def test_poolings_weigh_only_the_texts_own_tokens(encoder: TextEncoder, pooling: str) -> None:
+    settings = dataclasses.replace(encoder.settings, pooling=pooling, normalise=False)
+    encoder = TextEncoder(dataclasses.replace(encoder.checkpoint, sentence=settings))
+    texts = ["red", "mug bottle cup", "red shoe blue tea"]  # in one bucket: padded to one length
+    pooled = {
+        "mean_sqrt_len_tokens": lambda h: h.sum(0) / np.sqrt(len(h)),
+        "weightedmean": lambda h: np.average(h, axis=0, weights=np.arange(1, len(h) + 1)),
+        "max+mean": lambda h: np.concatenate([h.max(0), h.mean(0)]),
+    }
+    expected = np.stack([pooled[pooling](encoder.hidden([text])[0]) for text in texts])
+    vectors = encoder.encode(texts)
+    assert vectors.shape == (3, encoder.width) == expected.shape
+    assert np.abs(vectors - expected).max() < 1e-5
+
+
+def test_a_cut_text_keeps_its_first_tokens_and_its_end(encoder: TextEncoder) -> None:
+    text = " ".join(texts_of(1500, seed=3))
+    assert len(text) > 100_000
+    first, last = (encoder.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    encoder.tokenizer.no_truncation()
+    ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
+    assert len(ids) > 10_000
+    tokens = encoder.tokens([text])
+    assert tokens.tokens.tolist() == [first, *ids[: encoder.max_length - 2], last]
+    assert np.array_equal(encoder.encode([text]), encoder.embed(tokens))
+
+
+def test_hidden_is_in_the_order_of_the_texts(encoder: TextEncoder) -> None:
+    texts = texts_of(40)
+    states = encoder.hidden(texts)
+    for number in (0, 31, 32, 39):  # either side of the step from one batch to the next
+        assert np.abs(states[number] - encoder.hidden([texts[number]])[0]).max() < 1e-5
+
+
+def test_probabilities_are_shares_of_the_whole_vocabulary(encoder: TextEncoder) -> None:
+    ((words,),) = encoder.fill_mask(["tea [MASK] cream"], k=10_000)
+    shares = [word.probability for word in words]
+    assert len(words) == encoder.config.vocab_size and shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert encoder.fill_mask(["tea [MASK] cream"], k=2) == [[words[:2]]]
+
+
+def test_the_text_without_a_mask_is_named_beyond_the_first_batch(encoder: TextEncoder) -> None:
+    with pytest.raises(UserError, match=r"^text 34 has no \[MASK\]"):
+        encoder.fill_mask(["red [MASK]"] * 33 + ["red"])
+
+
+def test_a_checkpoint_without_prompts_says_so(encoder: TextEncoder) -> None:
+    bare = TextEncoder(dataclasses.replace(encoder.checkpoint, sentence=Settings(max_length=32)))
+    with pytest.raises(UserError, match="no prompt 'query' in this checkpoint: it has none"):
+        bare.encode(["shoe"], prompt="query")
+    assert np.array_equal(bare.encode(["shoe"], prompt=""), bare.encode(["shoe"]))
+
+
+def test_saving_after_encoding_writes_no_truncation(encoder: TextEncoder, tmp_path: Path) -> None:
+    """Other libraries would cut every text by it, whatever length they are asked for."""
+    encoder.encode(["red shoe"])
+    encoder.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert written["truncation"] is None and written["padding"] is None
+    assert encoder.tokens(["red " * 100]).lengths.tolist() == [encoder.max_length]  # saving does not end it here
