@@ -13,7 +13,8 @@ from fusionjax import packing
 from fusionjax.models.encoder import EncoderConfig, build, pool, pool_packed
 from fusionjax.packing import Batch, Ragged
 
-Plan = Literal["auto", "packed", "buckets"]
+Plan = Literal["auto", "packed", "buckets", "mixed"]
+_PLANS = {"packed": packing.packed, "buckets": packing.buckets, "mixed": packing.mixed}
 PACKABLE = ("mean", "cls")
 """Poolings that packed rows have."""
 _AHEAD = 2
@@ -73,18 +74,18 @@ def embed(
     Args:
       texts: token lists, none longer than the encoder has positions for.
       pooling, normalise: `models.bert.pool`; vectors of length 1.
-      plan: packed or buckets (`packing.py`); auto: packed on a CPU, where its pooling is built, else buckets (on a GPU these
-        run cuDNN's attention).
+      plan: packed, buckets or mixed (`packing.py`); auto: mixed on a CPU, where packed rows have the pooling, else buckets (on
+        a GPU these run cuDNN's attention).
       budget: tokens in a batch; default: `default_budget()`.
       out: where to write instead of a new array.
       progress: told how many texts are done, again and again.
     """
     if plan == "auto":
-        plan = "packed" if jax.default_backend() == "cpu" and pooling in PACKABLE else "buckets"
+        plan = "mixed" if jax.default_backend() == "cpu" and pooling in PACKABLE else "buckets"
     width = config.width * len(pooling.split("+"))
     vectors = np.zeros((len(texts), width), np.float32) if out is None else out
     longest = config.max_length
-    batches = (packing.packed if plan == "packed" else packing.buckets)(texts, budget or default_budget(), longest)
+    batches = _PLANS[plan](texts, budget or default_budget(), longest)
     settings: dict[str, Any] = {"config": config, "dtype": dtype, "pooling": pooling, "normalise": normalise}
 
     for batch, found in _ahead(batches, lambda batch: answer(batch, params, **settings)):

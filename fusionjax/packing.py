@@ -1,9 +1,11 @@
 """Token rows of texts of many lengths, so that little of what is computed is padding and few shapes are compiled.
 
-Two ways, on the host, in whole arrays:
+Three ways, on the host, in whole arrays:
 
 - `buckets`: texts of similar length in one batch, padded to the next of a few lengths;
-- `packed`: several texts in one row, each reading only itself; padding is what no text fits into.
+- `packed`: several texts in one row, each reading only itself; padding is what no text fits into;
+- `mixed`: short texts packed, long ones in buckets. A packed row computes the attention of all its tokens to all others and
+  hides most of it: next to nothing in a row of 64 tokens, more than the padding saved in one of 512.
 """
 
 import bisect
@@ -16,6 +18,8 @@ LENGTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192
 """Padded lengths of buckets; beyond: multiples of 512."""
 ROW_LENGTHS = (64, 128, 256, 512)
 """Lengths of packed rows; beyond: multiples of 512."""
+SHORT = 64
+"""Tokens up to which `mixed` packs a text."""
 SMALL = 8
 """A batch is full or an eighth of it: a single query must not cost what a batch costs."""
 
@@ -47,6 +51,13 @@ class Ragged:
         here = rows >= 0
         offsets = np.concatenate([[0], np.cumsum(here.sum(1))])
         return cls(rows[here].astype(np.int32), offsets)
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Texts `rows`, in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Ragged(self.tokens[np.repeat(self.offsets[rows], lengths) + place], offsets)
 
     def padded(self, rows: np.ndarray, length: int, size: int) -> np.ndarray:
         """Texts `rows` as int32 [size, length], −1 where there is none."""
@@ -120,6 +131,20 @@ def packed(texts: Ragged, budget: int, longest: int) -> Iterator[Batch]:
             batch = pack(texts, rows[begin:end], row[begin:end] - first, start[begin:end], length, size)
             yield dataclasses.replace(batch, places=places[size])
             begin = end
+
+
+def mixed(texts: Ragged, budget: int, longest: int) -> Iterator[Batch]:
+    """Batches of packed rows of the texts of up to `SHORT` tokens, then buckets of the others.
+
+    Args: as `buckets`.
+    """
+    short = texts.lengths <= SHORT
+    for plan, rows, limit in (
+        (packed, np.flatnonzero(short), min(longest, 2 * SHORT)),
+        (buckets, np.flatnonzero(~short), longest),
+    ):
+        for batch in plan(texts.take(rows), budget, limit):
+            yield dataclasses.replace(batch, texts=rows[batch.texts])
 
 
 def pack(texts: Ragged, rows: np.ndarray, row: np.ndarray, start: np.ndarray, length: int, size: int) -> Batch:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionjax.packing import LENGTHS, ROW_LENGTHS, Batch, Ragged, buckets, fit, packed
+from fusionjax.packing import LENGTHS, ROW_LENGTHS, SHORT, Batch, Ragged, buckets, fit, mixed, packed
 
 Plan = Callable[[Ragged, int, int], Iterator[Batch]]
 BUDGET = 1024
@@ -51,7 +51,7 @@ LENGTHS_OF_TEXTS = {
 }
 
 
-@pytest.mark.parametrize("plan", [buckets, packed])
+@pytest.mark.parametrize("plan", [buckets, packed, mixed])
 @pytest.mark.parametrize("name", LENGTHS_OF_TEXTS)
 def test_every_text_is_there_once_and_whole(plan: Plan, name: str) -> None:
     texts = ragged(LENGTHS_OF_TEXTS[name])
@@ -67,7 +67,7 @@ def test_every_text_is_there_once_and_whole(plan: Plan, name: str) -> None:
     assert sorted(seen) == list(range(len(texts)))
 
 
-@pytest.mark.parametrize("plan", [buckets, packed])
+@pytest.mark.parametrize("plan", [buckets, packed, mixed])
 def test_texts_beyond_the_longest_row_get_longer_rows(plan: Plan) -> None:
     texts = ragged([5, 8192, 513, 2000, 40])
     found = {
@@ -104,6 +104,19 @@ def test_a_single_query_is_a_small_batch() -> None:
         assert batch.tokens.size <= BUDGET // 8
 
 
+def test_mixed_packs_the_short_texts_only() -> None:
+    texts = ragged(random_lengths(700, 512, 2))
+    rows = {True: [], False: []}
+    for batch in mixed(texts, BUDGET, 512):
+        rows[batch.text is not None] += batch.texts.tolist()
+    assert texts.lengths[rows[True]].max() <= SHORT < texts.lengths[rows[False]].min()
+
+
+def test_take_is_the_texts_in_that_order() -> None:
+    taken = ragged([2, 0, 3, 1]).take(np.array([2, 0, 1]))
+    assert taken.tokens.tolist() == [2, 3, 4, 0, 1] and taken.lengths.tolist() == [3, 2, 0]
+
+
 def test_fit_by_hand() -> None:
     """The longest first, each into the fullest row with room for it: 6 4 | 5 3 1."""
     row, start = fit(np.array([5, 3, 6, 4, 1]), 10)
@@ -129,7 +142,7 @@ def test_ragged_from_lists_and_from_rows() -> None:
     assert from_lists.padded(np.array([2, 0]), 3, 3).tolist() == [[7, -1, -1], [3, 1, -1], [-1, -1, -1]]
 
 
-@pytest.mark.parametrize("plan", [buckets, packed])
+@pytest.mark.parametrize("plan", [buckets, packed, mixed])
 @settings(max_examples=60)
 @given(data=st.data())
 def test_no_token_is_lost_whatever_the_lengths_and_the_budget(plan: Plan, data: st.DataObject) -> None:
@@ -165,7 +178,7 @@ def test_more_texts_in_a_row_than_a_batch_has_places(n: int) -> None:
     assert all(len(batch.texts) <= batch.places for batch in found)
 
 
-@pytest.mark.parametrize("plan", [buckets, packed])
+@pytest.mark.parametrize("plan", [buckets, packed, mixed])
 def test_no_row_is_longer_than_the_longest_text_can_be(plan: Plan) -> None:
     lengths = [1, 30, 100, 100, 90] * 20
     assert max(batch.tokens.shape[1] for batch in plan(ragged(lengths), BUDGET, 100)) == 100
