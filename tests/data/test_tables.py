@@ -192,7 +192,7 @@ def test_cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_data_set_names_the_nearest() -> None:
     with pytest.raises(UserError, match="no data set 'demo_shp'; did you mean 'demo_shop'"):
         prepare(schema.Data(name="demo_shp"))
-    assert [name for name, _ in list_sources()] == ["demo_shop", "amazon_beauty", "files"]
+    assert [name for name, _ in list_sources()] == ["demo_shop", "amazon_beauty", "home_depot", "files"]
     assert all(summary for _, summary in list_sources())
 
 
