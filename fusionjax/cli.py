@@ -192,6 +192,7 @@ def _encode(arguments: argparse.Namespace) -> int:
 
     folder = locate(arguments.checkpoint)
     encoder = TextEncoder.from_pretrained(folder, arguments.precision)
+    encoder.tokens([], arguments.prompt)  # an unknown prompt is said before a long file is read
     lines = Lines(arguments.texts, arguments.on_invalid)
     with _texts_bar() as (started, progress):
         count = encode_file(

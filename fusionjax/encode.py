@@ -55,13 +55,13 @@ class Lines:
             with self.file.open("rb") as opened:
                 for number, line in enumerate(opened, 1):
                     raw = line.removesuffix(b"\n").removesuffix(b"\r")
-                    if number == 1:
-                        raw = raw.removeprefix(b"\xef\xbb\xbf")
+                    mark = 3 if number == 1 and raw.startswith(b"\xef\xbb\xbf") else 0
+                    raw = raw[mark:]
                     try:
                         yield raw.decode("utf-8", "replace" if self.on_invalid == "replace" else "strict")
                     except UnicodeDecodeError as error:
                         raise UserError(
-                            f"{self.file}: line {number}: not UTF-8 (byte {error.start + 1} of the line is "
+                            f"{self.file}: line {number}: not UTF-8 (byte {mark + error.start + 1} of the line is "
                             f"0x{raw[error.start]:02x}); convert the file, or pass --on-invalid replace"
                         ) from None
         except OSError as error:

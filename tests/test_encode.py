@@ -60,6 +60,9 @@ def test_bytes_that_are_not_utf8(cli: Cli, bert: Path, encoder: TextEncoder, tmp
     words = ("encode", "--checkpoint", str(bert), str(file), "-o", str(out))
     one_clear_line(cli(*words), r"texts\.txt: line 2: not UTF-8 \(byte 5 of the line is 0xff\).*--on-invalid replace")
     assert list(tmp_path.glob("vectors*")) == []
+    marked = tmp_path / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbfa\xff\n")
+    one_clear_line(cli(*words[:3], str(marked), *words[4:]), r"marked\.txt: line 1: not UTF-8 \(byte 5 of the line is 0xff\)")
     assert cli(*words, "--on-invalid", "replace")[0] == 0
     assert np.array_equal(np.load(out), encoder.encode(["red", "tea \ufffd cup", "mug"]))
 
@@ -76,6 +79,7 @@ def test_mistakes(cli: Cli, bert: Path, texts: Path, tmp_path: Path) -> None:
     ):
         one_clear_line(cli("encode", "--checkpoint", checkpoint, file, "-o", target), said)
     one_clear_line(cli("encode", "--checkpoint", str(bert), str(texts), "-o", out, "--prompt", "query"), "no prompt 'query'")
+    assert list(tmp_path.glob("vectors*")) == []
     assert not Path(out).exists()
 
 
