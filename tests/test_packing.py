@@ -78,7 +78,14 @@ def test_texts_beyond_the_longest_row_get_longer_rows(plan: Plan) -> None:
     assert found == {0: 5, 1: 8192, 2: 513, 3: 2000, 4: 40}
 
 
-@pytest.mark.parametrize(("plan", "lengths"), [(buckets, LENGTHS), (packed, ROW_LENGTHS)])
+@pytest.mark.parametrize(
+    ("plan", "lengths"),
+    [
+        (buckets, LENGTHS),
+        (packed, ROW_LENGTHS),
+        (mixed, (SHORT, 2 * SHORT, *(length for length in LENGTHS if length > SHORT))),
+    ],
+)
 def test_shapes_are_few_whatever_the_texts(plan: Plan, lengths: tuple[int, ...]) -> None:
     """A full and a small batch of each length, and no other."""
     shapes = set()
