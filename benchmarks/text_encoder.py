@@ -4,9 +4,9 @@
     python -m benchmarks.text_encoder encode TITLES.txt --checkpoint FOLDER [--peer PYTHON] [--repeats 5]
 
 Two jobs: every line of the file; and 2,000 long texts: text n is the lines n, n + 1, … of the file, 4 to 20 of them in turn,
-joined. Ways: ours in packed rows, ours in length-sorted buckets, and the peer's `encode`. Each way runs in fresh processes that
-take turns. Before the clock starts ours does one batch of each shape (its compile time, with an empty cache), the peer 512
-texts. Tokenisation is part of the time on all sides.
+joined. Ways: ours by its default plan (mixed), in packed rows alone, in length-sorted buckets alone, and the peer's `encode`.
+Each way runs in fresh processes that take turns. Before the clock starts ours does one batch of each shape (its compile time,
+with an empty cache), the peer 512 texts. Tokenisation is part of the time on all sides.
 
 Prints medians, ratios, the largest difference between the vectors, and each way's use of the machine: floating-point operations
 of the texts' own tokens (padding earns nothing) beside the fastest matrix product of this encoder's shapes that NumPy, XLA or
@@ -62,7 +62,7 @@ print(json.dumps({"seconds": seconds, "gflops": {"torch": ceiling(lambda: a @ b)
 """
 )
 _OURS = (
-    "import json, sys, time\nimport numpy as np\nimport jax\nfrom fusionjax import TextEncoder, embedding, packing\n"
+    "import json, sys, time\nimport numpy as np\nimport jax\nfrom fusionjax import TextEncoder, embedding\n"
     + _CEILING
     + """
 checkpoint, texts, out, plan = sys.argv[1:5]
@@ -78,8 +78,8 @@ config, sentence = encoder.config, encoder.settings
 settings = {"config": config, "dtype": encoder.dtype, "pooling": sentence.pooling, "normalise": sentence.normalise}
 ragged = encoder.tokens(texts)
 lengths = ragged.lengths.astype(float)
-split = packing.packed if plan == "packed" else packing.buckets
-shapes = {batch.tokens.shape: batch for batch in split(ragged, embedding.default_budget(), config.max_length)}
+planned = embedding.batches(ragged, config, sentence.pooling, plan)
+shapes = {(batch.tokens.shape, batch.places): batch for batch in planned}
 started = time.perf_counter()
 for batch in shapes.values():
     embedding.answer(batch, encoder.params, **settings).block_until_ready()
@@ -141,6 +141,7 @@ def measure(name: str, texts: list[str], arguments: argparse.Namespace) -> dict[
         words = [arguments.checkpoint, str(file)]
         ways: dict[str, Callable[[str], list[str]]] = {
             "peer": lambda out: [arguments.peer, "-c", _PEER, *words, out],
+            "mixed": lambda out: [sys.executable, "-c", _OURS, *words, out, "mixed"],
             "packed": lambda out: [sys.executable, "-c", _OURS, *words, out, "packed"],
             "buckets": lambda out: [sys.executable, "-c", _OURS, *words, out, "buckets"],
         }

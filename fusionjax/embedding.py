@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -80,19 +80,22 @@ def embed(
       out: where to write instead of a new array.
       progress: told how many texts are done, again and again.
     """
-    if plan == "auto":
-        plan = "mixed" if jax.default_backend() == "cpu" and pooling in PACKABLE else "buckets"
     width = config.width * len(pooling.split("+"))
     vectors = np.zeros((len(texts), width), np.float32) if out is None else out
-    longest = config.max_length
-    batches = _PLANS[plan](texts, budget or default_budget(), longest)
     settings: dict[str, Any] = {"config": config, "dtype": dtype, "pooling": pooling, "normalise": normalise}
 
-    for batch, found in _ahead(batches, lambda batch: answer(batch, params, **settings)):
+    for batch, found in _ahead(batches(texts, config, pooling, plan, budget), lambda batch: answer(batch, params, **settings)):
         vectors[batch.texts] = np.asarray(found)[: len(batch.texts)]
         if progress is not None:
             progress(len(batch.texts))
     return vectors
+
+
+def batches(texts: Ragged, config: EncoderConfig, pooling: str, plan: Plan, budget: int | None = None) -> Iterator[Batch]:
+    """What `embed` calls the encoder on, in that order; arguments as there."""
+    if plan == "auto":
+        plan = "mixed" if jax.default_backend() == "cpu" and pooling in PACKABLE else "buckets"
+    return _PLANS[plan](texts, budget or default_budget(), config.max_length)
 
 
 def answer(batch: Batch, params: Any, **settings: Any) -> jax.Array:
@@ -103,10 +106,10 @@ def answer(batch: Batch, params: Any, **settings: Any) -> jax.Array:
     return packed_vectors(params, *arrays, places=batch.places, **settings)
 
 
-def _ahead(batches: Iterable[Batch], call: Callable[[Batch], jax.Array]) -> Iterable[tuple[Batch, jax.Array]]:
+def _ahead(planned: Iterable[Batch], call: Callable[[Batch], jax.Array]) -> Iterable[tuple[Batch, jax.Array]]:
     """Batches with their answers, `_AHEAD` of them under way: the device need not wait for the host."""
     pending: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
-    for batch in batches:
+    for batch in planned:
         pending.append((batch, call(batch)))
         if len(pending) > _AHEAD:
             yield pending.popleft()
