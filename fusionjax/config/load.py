@@ -113,6 +113,8 @@ ADDED = (
     "objectives.masked_words",
     "objectives.distillation",
     "train.optimiser.layer_decay",
+    "seeds",
+    "kge",
 )
 """Keys that came after the first published results."""
 

@@ -9,15 +9,10 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+from fusionjax.config.kge import Kge
+from fusionjax.config.section import Positive, Rate, Section, Share
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -547,6 +542,10 @@ class Run(Section):
     """One run: what `fusionjax train` takes."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()
+    """Train once with each of these instead of `seed`, in one program where that is possible (graphs alone): a run folder each
+    under that of the run, and their mean and spread."""
+    kge: Kge = Kge()
     data: Data = Data()
     text: Text = Text()
     model: Model = Model()
