@@ -56,16 +56,13 @@ def _mismatch(value: Any, schemas: list[Schema], root: Schema, fallback: str) ->
 
 
 def _suggest(path: Path, parents: list[Schema], root: Schema) -> str:
-    """The nearest key of the same section, else the key of that name elsewhere, else all keys of the section."""
+    """The key of that very name elsewhere if there is one only, else the nearest key of the same section, else all its keys."""
     key = str(path[-1])
-    names = [name for parent in parents for name in _names(parent, root)]
-    hint = nearest(key, names)
-    if "did you mean" in hint:
-        return hint
     elsewhere = [dotted(found) for found in _all_keys(root, root, ()) if found[-1] == key]
     if len(elsewhere) == 1:
         return f"; did you mean '{elsewhere[0]}'?"
-    return hint if names else ""
+    names = [name for parent in parents for name in _names(parent, root)]
+    return nearest(key, names) if names else ""
 
 
 # ------------------------------------------------------------------------------------------------- reading the JSON Schema

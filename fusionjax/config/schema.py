@@ -42,7 +42,7 @@ class AmazonBeauty(Section):
 class Files(Section):
     """Bring your own: a folder of tables, `data.source_dir`."""
 
-    columns: dict[Literal["products", "triples", "users", "events", "queries", "judgments"], dict[str, str]] = {}
+    columns: dict[Literal["products", "triples", "users", "events", "queries", "judgments"], dict[str, str]] = Field(default={})
     """For each table: our column name → the file's column name, where they differ."""
     encoding: str = "utf-8"
     on_bad_row: Literal["error", "skip"] = "error"

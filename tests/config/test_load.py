@@ -118,7 +118,7 @@ OVERRIDE_MISTAKES = {
     "train.steps=": "command line: train: give steps or epochs",
     "seed=1=2": "command line: seed: expected an integer ≥ 0 and < 2147483648, got '1=2'",
     "data.nam=x": "command line: data.nam: unknown key; did you mean 'name'?",
-    "lr=1": "command line: lr: unknown key; valid: data, evaluation, model, objectives, seed, text, track, train",
+    "lr=1": "command line: lr: unknown key; valid: data, evaluation, kge, model, objectives, seed, seeds, text, track, train",
     "seed.x=1": 'command line: seed: expected an integer ≥ 0 and < 2147483648, got {"x": 1}',
     "data=demo_shop": "command line: data: expected a section of keys (name,",
     "data.name=@x": "command line: data.name: not valid YAML: ",
