@@ -7,8 +7,9 @@
     deduplicate_events   of events equal in user, product, kind and time, the first in source order stays
     minimum_counts       events of users or on products with too few events, repeated until all have enough (k-core)
 
-The first four change every text of products (title, description, brand, category level by level, attribute values) and queries,
-never an id. The last two drop events; products and users stay, so no reference breaks.
+The first four change every text of products (title, description, brand, category level by level, attribute values), queries,
+entities (name, description) and relations (name), never an id. The last two drop events; products and users stay, so no
+reference breaks.
 """
 
 import dataclasses
@@ -188,8 +189,8 @@ def _clean_texts(shop: Shop, config: schema.Clean) -> tuple[Shop, list[Effect]]:
             counts[name][:] = count
         return text_column([final.get(text, text) for text in column.tolist()]) if final else column
 
-    products, queries = shop.products, shop.queries
-    if not names or (products is None and queries is None):
+    products, queries, entities, relations = shop.products, shop.queries, shop.entities, shop.relations
+    if not names or not any(shop.has(part) for part in ("products", "queries", "entities", "relations")):
         return shop, []
     if products is not None:
         products = dataclasses.replace(
@@ -202,8 +203,13 @@ def _clean_texts(shop: Shop, config: schema.Clean) -> tuple[Shop, list[Effect]]:
         )
     if queries is not None:
         queries = dataclasses.replace(queries, text=cleaned(queries.text))
+    if entities is not None:
+        entities = dataclasses.replace(entities, name=cleaned(entities.name), description=cleaned(entities.description))
+    if relations is not None:
+        relations = dataclasses.replace(relations, name=cleaned(relations.name))
     effects = [Effect(name, "characters", *(int(value) for value in counts[name])) for name in names]
-    return dataclasses.replace(shop, products=products, queries=queries), effects
+    changed = dataclasses.replace(shop, products=products, queries=queries, entities=entities, relations=relations)
+    return changed, effects
 
 
 # -------------------------------------------------------------------------------------------------------------- events

@@ -14,7 +14,7 @@ import shutil
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,15 @@ def _raw_shop(config: schema.Data, log: Log) -> tuple[Shop, dict[str, Any]]:
     _remove_abandoned(root)
     manifest = tables.read_manifest(folder)
     if manifest is not None:
+        for note in manifest.get("notes", ()):
+            log(f"{config.name}: {note}")
         return tables.shop_from_tables(folder), {**key, "raw_fingerprint": manifest["fingerprint"]}
     log(f"preparing data set {config.name} in {folder}")
     partial = root / f".partial-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         shop = tables.build_tables(builder, config, partial, download_dir=root / "downloads", extra={"key": key}, log=log)
+        for note in (tables.read_manifest(partial) or {}).get("notes", ()):
+            log(f"{config.name}: {note}")
         _move_into_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -162,11 +166,13 @@ class Description:
     splits: dict[str, dict[str, int]]
     """Rows by split of each part that has splits."""
     relations: dict[str, dict[str, int]]
-    """Edges by split of each relation of the graph built from this shop."""
+    """Edges by split of each relation of the graph built from this shop, by its readable name where there is one."""
     languages: dict[str, int]
     """Products by language of the title: `zh`, `en`, `mixed`, `none`."""
     samples: dict[str, list[dict[str, str]]]
     """A few rows of each part, references resolved to names."""
+    graph: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Number of entities and of relations of that graph; empty without one."""
 
 
 def describe(config: schema.Data, *, log: Log = print, samples: int = 3) -> Description:
@@ -199,10 +205,15 @@ def describe_prepared(prepared: Prepared, config: schema.Data, *, samples: int =
         popularity=popularity,
         events_per_user=per_user,
         kinds={kind: int(np.sum(events.kind == code)) for code, kind in enumerate(events.kinds)} if events is not None else {},
-        splits={part: _splits(getattr(shop, part).split) for part in ("triples", "events", "judgments") if shop.has(part)},
-        relations=built.relation_counts() if built is not None else {},
+        splits={
+            part: _splits(getattr(shop, part).split)
+            for part in ("triples", "events", "judgments", "negatives")
+            if shop.has(part)
+        },
+        relations=_named_relations(shop, built.relation_counts()) if built is not None else {},
         languages=_languages(products.title) if products is not None else {},
         samples={part: _samples(shop, part, samples) for part in PARTS if shop.has(part)},
+        graph={"entities": len(built.entities), "relations": len(built.relations)} if built is not None else {},
     )
 
 
@@ -230,15 +241,31 @@ def _languages(titles: np.ndarray) -> dict[str, int]:
     return {name: found[name] for name in LANGUAGES}
 
 
+def _named_relations(shop: Shop, counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """By name; two of one name keep their ids beside it."""
+    names = {name: _names(shop.relations).get(name, name) for name in counts}
+    bearers = Counter(names.values())
+    return {
+        names[name] if bearers[names[name]] == 1 else f"{names[name]} ({name})": by_split for name, by_split in counts.items()
+    }
+
+
+def _names(table: Any, only: Iterable[str] | None = None) -> dict[str, str]:
+    """Id → name of entities or relations that have one."""
+    if table is None:
+        return {}
+    wanted = None if only is None else set(only)
+    pairs = zip(table.id, table.name, strict=True)
+    return {id: name for id, name in pairs if name and (wanted is None or id in wanted)}
+
+
 def _samples(shop: Shop, part: str, n: int) -> list[dict[str, str]]:
     """Rows spread evenly over the table."""
     table: Any = getattr(shop, part)
     rows = np.unique(np.linspace(0, len(table) - 1, min(n, len(table))).astype(np.int64))
+    if part in ("triples", "negatives", "literals"):
+        return _graph_samples(shop, part, rows)
     columns = table.columns()
-    if part == "triples":
-        columns.update(
-            head=table.entities[table.head], tail=table.entities[table.tail], relation=table.relations[table.relation]
-        )
     if part == "events":
         columns["kind"] = np.array(table.kinds, dtype=object)[table.kind]
     for name, target in (("user", "users"), ("product", "products"), ("query", "queries")):
@@ -256,6 +283,30 @@ def _samples(shop: Shop, part: str, n: int) -> list[dict[str, str]]:
             cells["split"] = SPLITS[cells["split"]] if cells["split"] >= 0 else ""
         found.append({name: str(cell) for name, cell in cells.items()})
     return found
+
+
+def _graph_samples(shop: Shop, part: str, rows: np.ndarray) -> list[dict[str, str]]:
+    """Triples or literals, entities and relations by name where they have one."""
+    table = getattr(shop, part).take(rows)  # few: a graph may have millions
+    columns = (
+        {"entity": table.entity}
+        if part == "literals"
+        else {
+            "head": table.entities[table.head],
+            "relation": table.relations[table.relation],
+            "tail": table.entities[table.tail],
+        }
+    )
+    ids = {id for name, column in columns.items() if name != "relation" for id in column}
+    entities, relations = _names(shop.entities, ids), _names(shop.relations)
+    for name, column in columns.items():
+        named = relations if name == "relation" else entities
+        columns[name] = [named.get(id, id) for id in column]
+    if part == "literals":
+        columns |= {"attribute": table.attribute, "value": table.value}
+    else:
+        columns["split"] = [SPLITS[code] if code >= 0 else "" for code in table.split]
+    return [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def plot_long_tail(shop: Shop, path: Path | str) -> None:

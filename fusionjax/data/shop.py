@@ -21,8 +21,11 @@ TRAIN, VALID, TEST = 0, 1, 2
 UNASSIGNED = -1
 """Split code of a row whose source fixes no split; `split.assign_splits` replaces it."""
 
-PARTS = ("products", "triples", "users", "events", "queries", "judgments")
-"""The six tables, in the order in which later ones refer to earlier ones."""
+PARTS = (
+    *("products", "triples", "users", "events", "queries", "judgments"),
+    *("entities", "relations", "negatives", "literals"),  # about the graph of `triples`; added later, so they come last
+)
+"""The tables, in the order in which later ones refer to earlier ones."""
 
 
 def text_column(values: Any) -> np.ndarray:
@@ -183,8 +186,38 @@ class Judgments(_Table):
 
 
 @dataclasses.dataclass(frozen=True)
+class Entities(_Table):
+    """What is known of the graph's entities in words: `id` is a name in `Triples.entities`. May be a subset of them."""
+
+    id: np.ndarray
+    name: np.ndarray
+    description: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Relations(_Table):
+    """Readable names of relations: `id` is a name in `Triples.relations`. May be a subset of them."""
+
+    id: np.ndarray
+    name: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Literals(_Table):
+    """Numbers about entities (price, year): `entity` is a name in `Triples.entities`, `attribute` says what `value` is."""
+
+    entity: np.ndarray
+    attribute: np.ndarray
+    value: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Shop:
-    """All that is known of one shop. Any part may be `None`; `require` says so clearly."""
+    """All that is known of one shop. Any part may be `None`; `require` says so clearly.
+
+    `negatives` are triples known to be false, for triple classification, each in validation or test. Their own vocabularies
+    are subsets of those of `triples`; an entity or relation that `triples` lacks is a `UserError`.
+    """
 
     name: str
     products: Products | None = None
@@ -193,6 +226,25 @@ class Shop:
     events: Events | None = None
     queries: Queries | None = None
     judgments: Judgments | None = None
+    entities: Entities | None = None
+    relations: Relations | None = None
+    negatives: Triples | None = None
+    literals: Literals | None = None
+
+    def __post_init__(self) -> None:
+        if self.negatives is None:
+            return
+        self.require("triples", purpose="negatives")
+        for what in ("entities", "relations"):
+            known = set(getattr(self.triples, what))
+            strange = [name for name in getattr(self.negatives, what) if name not in known]
+            if strange:
+                raise UserError(
+                    f"shop '{self.name}': negatives name {len(strange)} {what} that its triples lack, '{strange[0]}' first"
+                )
+        wrong = int(np.sum((self.negatives.split != VALID) & (self.negatives.split != TEST)))
+        if wrong:
+            raise UserError(f"shop '{self.name}': {wrong} negatives are in neither validation nor test")
 
     def has(self, *parts: str) -> bool:
         return all(getattr(self, part) is not None for part in parts)

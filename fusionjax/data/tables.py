@@ -13,6 +13,7 @@ How to add a data set: subclass `ShopBuilder` in `fusionjax/data/sources/`, name
 
         def read(self, dl_manager: tfds.download.DownloadManager) -> Shop:
             # the raw shop, from `self.source` (a `schema.Data`); parts the source lacks are None, rows in source order
+            # what people should know of it (rows dropped, oddities kept) goes into `self.notes`, a line each
 
 The rest is here: `build_tables` reads the source once and writes every part it has; `shop_from_tables` reads it back, equal
 column by column (same `Shop.fingerprint()`). Files are array_record, in source order, in one TFDS split `rows` (the shop's own
@@ -34,7 +35,20 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from fusionjax.config import schema
-from fusionjax.data.shop import PARTS, Events, Judgments, Products, Queries, Shop, Triples, Users, text_column
+from fusionjax.data.shop import (
+    PARTS,
+    Entities,
+    Events,
+    Judgments,
+    Literals,
+    Products,
+    Queries,
+    Relations,
+    Shop,
+    Triples,
+    Users,
+    text_column,
+)
 from fusionjax.errors import UserError
 
 ROWS = "rows"
@@ -58,6 +72,10 @@ COLUMNS: dict[str, dict[str, type[np.generic]]] = {
     },
     "queries": {"id": TEXT, "text": TEXT},
     "judgments": {"query": np.int32, "product": np.int32, "grade": np.float32, "split": np.int8},
+    "entities": {"id": TEXT, "name": TEXT, "description": TEXT},
+    "relations": {"id": TEXT, "name": TEXT},
+    "negatives": {"head": TEXT, "relation": TEXT, "tail": TEXT, "split": np.int8},
+    "literals": {"entity": TEXT, "attribute": TEXT, "value": np.float32},
 }
 """Columns of each table as stored. References are row numbers, except that triples bear names and events the kind's name."""
 
@@ -66,6 +84,7 @@ EXTRA = {"products": "attributes", "users": "profile"}
 
 _UNIQUE = {("products", "id"), ("products", "title"), ("products", "description"), ("users", "id")}
 _UNIQUE |= {("queries", "id"), ("queries", "text")}
+_UNIQUE |= {("entities", "id"), ("entities", "name"), ("entities", "description")}
 _BLOCK = 4096
 
 
@@ -100,6 +119,7 @@ class ShopBuilder(tfds.core.GeneratorBasedBuilder):
     ) -> None:
         self.source = source if source is not None else schema.Data(name=self.name)
         self._memo: dict[str, Shop] = {} if memo is None else memo
+        self.notes: list[str] = []  # kept in the manifest and said at each `prepare`, from the cache too
         super().__init__(data_dir=data_dir, config=config, version=version)
         state: dict[str, Any] = self._original_state
         state["source"] = self.source
@@ -230,20 +250,26 @@ class _Texts(dict[bytes, str]):
         return text
 
 
+_PLAIN: dict[str, type] = {
+    "products": Products,
+    "users": Users,
+    "queries": Queries,
+    "judgments": Judgments,
+    "entities": Entities,
+    "relations": Relations,
+    "literals": Literals,
+}
+"""Tables that are their columns, nothing else."""
+
+
 def _table(part: str, builder: tfds.core.DatasetBuilder) -> Any:
     metadata: Any = builder.info.metadata
     columns = _read_columns(part, builder)
     extras = columns.pop("extras")
     if part in EXTRA:
         columns[EXTRA[part]] = dict(zip(metadata["columns"], map(text_column, extras), strict=True))
-    if part == "products":
-        return Products(**columns)
-    if part == "users":
-        return Users(**columns)
-    if part == "queries":
-        return Queries(**columns)
-    if part == "judgments":
-        return Judgments(**columns)
+    if part in _PLAIN:
+        return _PLAIN[part](**columns)
     if part == "events":
         kinds = tuple(metadata["kinds"])
         code = {kind: row for row, kind in enumerate(kinds)}
@@ -288,6 +314,7 @@ def build_tables(
     """
     memo: dict[str, Shop] = {}
     written: list[str] = []
+    notes: list[str] = []
     download = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
     for part in PARTS:
         builder = builder_class(config=part, source=source, memo=memo, data_dir=data_dir)
@@ -298,6 +325,8 @@ def build_tables(
                 builder.download_and_prepare(file_format="array_record", download_dir=download_dir, download_config=download)
         except PartAbsent:
             continue
+        finally:
+            notes += builder.notes
         written.append(part)
         log(f"  {part}: {len(getattr(memo['shop'], part)):,} rows")
     shop = memo.get("shop")
@@ -309,6 +338,7 @@ def build_tables(
         "version": str(builder_class.VERSION),
         "parts": shop.counts(),
         "fingerprint": shop.fingerprint(),
+        **({"notes": notes} if notes else {}),
         **(extra or {}),
     }
     (data_dir / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -220,6 +220,7 @@ def print_description(description: "Description", console: Console | None = None
     for title, values in (
         ("events of a user", {name: f"{value:,.4g}" for name, value in description.events_per_user.items()}),
         ("events by kind", {name: f"{value:,}" for name, value in description.kinds.items()}),
+        ("graph", {name: f"{value:,}" for name, value in description.graph.items()}),
         ("titles by language", {name: f"{value:,}" for name, value in description.languages.items()}),
     ):
         if values:

@@ -9,7 +9,6 @@ import numpy as np
 
 from fusionjax.config import schema
 from fusionjax.data.shop import (
-    PARTS,
     SPLITS,
     UNASSIGNED,
     Events,
@@ -50,6 +49,8 @@ SPECS = {
     "queries": _Spec(("id", "text")),
     "judgments": _Spec(("query", "product", "grade"), ("split",)),
 }
+TABLES = tuple(SPECS)
+"""Parts of a shop that a folder may hold; names of entities and the like come with source `triples`."""
 
 
 def read_folder(source_dir: Path, config: schema.Files, log: Log = print, name: str = "files") -> Shop:
@@ -87,7 +88,7 @@ def read_folder(source_dir: Path, config: schema.Files, log: Log = print, name: 
 
 # --------------------------------------------------------------------------------------------------------------- files
 def find_tables(folder: Path, log: Log = print) -> dict[str, Path]:
-    """The file of each part that has one, in the order of `PARTS`.
+    """The file of each part that has one, in the order of `TABLES`.
 
     Errors:
       UserError: no such folder, no table in it, two files of one table, a format or name that is nearly but not quite right.
@@ -101,7 +102,7 @@ def find_tables(folder: Path, log: Log = print) -> dict[str, Path]:
     strangers: list[Path] = []
     for path in sorted(folder.iterdir()):
         part, _, ending = path.name.lower().partition(".")
-        if part not in PARTS:
+        if part not in TABLES:
             strangers.append(path)
         elif path.is_dir() or f".{ending}" not in SUFFIXES:
             unreadable[part] = path
@@ -118,14 +119,14 @@ def find_tables(folder: Path, log: Log = print) -> dict[str, Path]:
         if not path.name.lower().endswith(SUFFIXES):
             continue
         close = difflib.get_close_matches(
-            path.name.lower().partition(".")[0], [part for part in PARTS if part not in found], 1, 0.7
+            path.name.lower().partition(".")[0], [part for part in TABLES if part not in found], 1, 0.7
         )
         if close:
             raise UserError(f"{path.name} is no table; did you mean '{close[0]}{path.name[path.name.index('.') :]}'?")
-        log(f"{path.name}: no table of a shop, ignored (tables: {', '.join(PARTS)})")
+        log(f"{path.name}: no table of a shop, ignored (tables: {', '.join(TABLES)})")
     if not found:
-        raise UserError(f"{folder}: no tables; expected at least one of {', '.join(PARTS)} as {', '.join(SUFFIXES)}")
-    return {part: found[part] for part in PARTS if part in found}
+        raise UserError(f"{folder}: no tables; expected at least one of {', '.join(TABLES)} as {', '.join(SUFFIXES)}")
+    return {part: found[part] for part in TABLES if part in found}
 
 
 def _mapped(raw: RawTable, part: str, mapping: dict[str, str], log: Log) -> RawTable:
