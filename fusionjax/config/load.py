@@ -115,6 +115,8 @@ ADDED = (
     "train.optimiser.layer_decay",
     "seeds",
     "kge",
+    "data.triples",
+    "data.wikidata5m",
 )
 """Keys that came after the first published results."""
 

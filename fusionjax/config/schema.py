@@ -49,6 +49,35 @@ class Files(Section):
     """`skip` drops malformed rows and prints how many, by reason; `error` stops with all reasons, file and line."""
 
 
+class TriplesFiles(Section):
+    """Bring your own graph: a folder `data.source_dir` with train.txt, and valid.txt, test.txt and more if you have them."""
+
+    separator: Literal["tab", "space", "comma"] = "tab"
+    """Exactly one between two names; there is no quoting."""
+    columns: tuple[Literal["head", "relation", "tail"], ...] = ("head", "relation", "tail")
+    """What each column holds, from left to right."""
+    header: bool = False
+    """The first line of each file names its columns: not read."""
+    on_duplicate: Literal["drop", "error"] = "drop"
+    """A triple that stands twice: keep the first (training before validation before test) and say how many, or stop."""
+    on_unseen: Literal["keep", "drop", "error"] = "keep"
+    """A validation or test triple with an entity or relation that no training triple has. Kept, it is ranked, but right only by
+    luck; whichever it is, how many is said."""
+
+    @model_validator(mode="after")
+    def _each_column_once(self) -> "TriplesFiles":
+        if sorted(self.columns) != ["head", "relation", "tail"]:
+            raise ValueError(f"columns [{', '.join(self.columns)}] are not head, relation and tail in some order")
+        return self
+
+
+class Wikidata5m(Section):
+    """Wikidata5M, from the folder `data.source_dir`."""
+
+    variant: Literal["transductive", "inductive"] = "transductive"
+    """`inductive`: the entities of validation and test occur in no other split."""
+
+
 class Clean(Section):
     """Normalisation, in this order; the effect of each step is printed."""
 
@@ -122,12 +151,15 @@ class Data(Section):
     name: str = "demo_shop"
     """Which source: `fusionjax data list` shows them."""
     source_dir: str | None = None
-    """Folder with the source's files, already downloaded (`amazon_beauty`) or your own (`files`). Relative to where you run."""
+    """Folder with the source's files, already downloaded (`amazon_beauty`, `fb15k237`) or your own (`files`, `triples`).
+    Relative to where you run."""
     cache_dir: str | None = None
     """Where prepared tables live; default `$FUSIONJAX_CACHE` or `~/.cache/fusionjax`."""
     demo_shop: DemoShop = DemoShop()
     amazon_beauty: AmazonBeauty = AmazonBeauty()
     files: Files = Files()
+    triples: TriplesFiles = TriplesFiles()
+    wikidata5m: Wikidata5m = Wikidata5m()
     clean: Clean = Clean()
     split: Split = Split()
     graph: Graph = Graph()
