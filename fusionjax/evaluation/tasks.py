@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,7 +23,7 @@ from fusionjax.evaluation.scores import Scores, scores_of
 from fusionjax.evaluation.search import Judged, evaluate_search
 from fusionjax.evaluation.segments import segments_of
 from fusionjax.inference import Encoder
-from fusionjax.models import scorers
+from fusionjax.models.scorers import Scorer
 from fusionjax.objectives import normalise
 
 TASKS = ("link_prediction", "search", "recommendation")
@@ -32,7 +33,7 @@ MAIN_METRIC = {"link_prediction": "mrr", "search": "ndcg@10", "recommendation": 
 """What `train.select: mean` averages."""
 _SAMPLE_SEED = 7
 _SCORE_FLOATS = 1 << 25
-"""Largest number of floats a block of triple scores may pass through (128 MiB): batch × block × dim."""
+"""Largest number of floats in a block of triple scores (128 MiB): batch × block."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,10 +233,10 @@ def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split
     triples = inputs.graph.triples(split)
     rows = sample(np.arange(len(triples)), most)
     entities, relations = encoder.params["entities"]["embedding"], encoder.params["relations"]["embedding"]
-    tails, heads = triple_scores(at.scorer, at.norm, at.margin)
+    tails, heads = triple_scores(at.triples)
     # One block that holds all entities is scored once, more blocks twice: rather a smaller batch than a smaller block.
     block = min(config.evaluation.block, at.n_entities)
-    batch = max(1, min(config.evaluation.batch_size, _SCORE_FLOATS // (block * at.entity_dim)))
+    batch = max(1, min(config.evaluation.batch_size, _SCORE_FLOATS // block))
     found = evaluate_link_prediction(
         tails,
         heads,
@@ -251,15 +252,19 @@ def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split
 
 
 @functools.lru_cache(maxsize=16)
-def triple_scores(name: str, norm: int, margin: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(score of every tail, score of every head) of a batch of anchors: one object a setting, so that it compiles once."""
-    score = scorers.scorer(name, norm=norm, margin=margin)
+def triple_scores(scorer: Scorer) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(score of every tail, score of every head) of a batch of anchors: one object a scorer, so that it compiles once.
+
+    Both take the scorer's parameters: `entities`, `relations` and, if it has some, `shared`.
+    """
 
     def tails(params: Any, head: Any, relation: Any, candidates: Any) -> Any:
-        return score(params["entities"][head][:, None], params["relations"][relation][:, None], candidates[None])
+        with jax.default_matmul_precision("highest"):  # ranks compare scores that lie close together
+            return scorer.score_tails(params["entities"][head], params["relations"][relation], candidates, params.get("shared"))
 
     def heads(params: Any, tail: Any, relation: Any, candidates: Any) -> Any:
-        return score(candidates[None], params["relations"][relation][:, None], params["entities"][tail][:, None])
+        with jax.default_matmul_precision("highest"):
+            return scorer.score_heads(params["relations"][relation], params["entities"][tail], candidates, params.get("shared"))
 
     return tails, heads
 

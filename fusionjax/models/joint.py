@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.models import encoder, scorers
+from fusionjax.models import encoder
+from fusionjax.models.scorers import Init, Scorer, Sizes, make_scorer
 from fusionjax.models.towers import ProductTower, QueryTower, UserTower
 
 
@@ -55,6 +56,11 @@ class Layout:
     def uses_entities(self) -> bool:
         return self.entity_dim > 0
 
+    @property
+    def triples(self) -> Scorer:
+        """Scorer of the product graph's triples."""
+        return make_scorer(self.scorer, Sizes(self.entity_dim, norm=self.norm, margin=self.margin))
+
 
 class JointModel(nn.Module):
     layout: Layout
@@ -65,10 +71,18 @@ class JointModel(nn.Module):
         if at.encoder is not None:
             self.encoder = encoder.build(at.encoder, dtype)
         if at.uses_entities:
-            init = nn.initializers.normal(0.1)
-            self.entities = nn.Embed(max(at.n_entities, 1), at.entity_dim, embedding_init=init)
+            scorer, how = at.triples, Init("normal", 0.1)
+            self.entities = nn.Embed(
+                max(at.n_entities, 1),
+                scorer.entity_width,
+                embedding_init=lambda key, shape, dtype: scorer.init_entities(key, shape[0], how).astype(dtype),
+            )
             if at.n_relations:
-                self.relations = nn.Embed(at.n_relations, at.entity_dim, embedding_init=init)
+                self.relations = nn.Embed(
+                    at.n_relations,
+                    scorer.relation_width,
+                    embedding_init=lambda key, shape, dtype: scorer.init_relations(key, shape[0], how).astype(dtype),
+                )
         if at.masked_words and at.encoder is not None:
             self.masked_words = encoder.MaskedWords(at.encoder, dtype)
         if at.n_products and at.heads:
@@ -130,14 +144,14 @@ class JointModel(nn.Module):
     def entity_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
         return self.entities(rows)
 
-    def relation_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
+    def relation_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... k"]:
         return self.relations(rows)
 
     def score(
-        self, head: Float[Array, "... e"], relation: Float[Array, "... e"], tail: Float[Array, "... e"]
+        self, head: Float[Array, "... e"], relation: Float[Array, "... k"], tail: Float[Array, "... e"]
     ) -> Float[Array, "..."]:
         """Plausibility of triples given as vectors; broadcasts."""
-        return scorers.scorer(self.layout.scorer, norm=self.layout.norm, margin=self.layout.margin)(head, relation, tail)
+        return self.layout.triples.score(head, relation, tail)
 
     def products(
         self, rows: Int[Array, "b"], text: Float[Array, "b d"] | None, has_text: Bool[Array, "b"], has_entity: Bool[Array, "b"]

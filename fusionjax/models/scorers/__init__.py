@@ -1,0 +1,26 @@
+"""Graph-embedding scorers, one class a paper: shapes, first parameters, score, queries of one against all.
+
+A new scorer is one class (see `base.Scorer`) and one line in `SCORERS`.
+"""
+
+from fusionjax.models.scorers.base import Dropout, Scorer, Shared, Sizes
+from fusionjax.models.scorers.bilinear import ComplEx, DistMult, QuatE, Rescal, SimplE
+from fusionjax.models.scorers.distances import PairRE, RotatE, TransE
+from fusionjax.models.scorers.initialise import Init
+
+__all__ = ["SCORERS", "Dropout", "Init", "Scorer", "Shared", "Sizes", "make_scorer"]
+
+SCORERS: dict[str, type[Scorer]] = {
+    scorer.name: scorer for scorer in (TransE, DistMult, ComplEx, SimplE, RotatE, Rescal, QuatE, PairRE)
+}
+
+
+def make_scorer(name: str, sizes: Sizes) -> Scorer:
+    """The scorer of that name.
+
+    Raises:
+      ValueError: no such scorer, or the sizes do not fit it.
+    """
+    if name not in SCORERS:
+        raise ValueError(f"no scorer '{name}'; valid: {', '.join(SCORERS)}")
+    return SCORERS[name](sizes)

@@ -1,0 +1,98 @@
+"""Every scorer once more, number by number, from its paper: what the tests of scorers compare with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fusionjax.models.scorers import Scorer, Sizes, make_scorer
+
+MARGIN = 3.0
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(seed)).normal(size=shape).astype(np.float32)
+
+
+def transe(norm: int) -> "Loop":
+    def loop(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+        return MARGIN - float(sum(abs(float(a + b - c)) ** norm for a, b, c in zip(h, r, t, strict=True)) ** (1 / norm))
+
+    return loop
+
+
+def distmult(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    return sum(float(a * b * c) for a, b, c in zip(h, r, t, strict=True))
+
+
+def complex_(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    total, half = 0j, len(h) // 2
+    for i in range(half):
+        a, b, c = (complex(v[i], v[half + i]) for v in (h, r, t))
+        total += a * b * c.conjugate()
+    return total.real
+
+
+def simple(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    half = len(h) // 2
+    return sum(float(h[i] * r[i] * t[half + i] + t[i] * r[half + i] * h[half + i]) for i in range(half)) / 2
+
+
+def rotate(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    half = len(r)
+    turned = [complex(h[i], h[half + i]) * np.exp(1j * r[i]) - complex(t[i], t[half + i]) for i in range(half)]
+    return MARGIN - sum(abs(each) for each in turned)
+
+
+def rescal(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    return sum(float(h[i] * r[i * len(h) + j] * t[j]) for i in range(len(h)) for j in range(len(h)))
+
+
+def quate(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    """Quaternions as complex 2 × 2 matrices, whose product is the Hamilton product."""
+    total, quarter = 0.0, len(h) // 4
+
+    def matrix(v: np.ndarray, place: int) -> np.ndarray:
+        a, b, c, d = (float(v[part * quarter + place]) for part in range(4))
+        return np.array([[a + b * 1j, c + d * 1j], [-c + d * 1j, a - b * 1j]])
+
+    for place in range(quarter):
+        turn = matrix(r, place)
+        turned = matrix(h, place) @ (turn / np.sqrt(np.linalg.det(turn).real))
+        total += float((turned * matrix(t, place).conj()).sum().real) / 2
+    return total
+
+
+def pairre(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    h, t = h / np.linalg.norm(h), t / np.linalg.norm(t)
+    return MARGIN - sum(abs(float(h[i] * r[i] - t[i] * r[len(h) + i])) for i in range(len(h)))
+
+
+Loop = Callable[[np.ndarray, np.ndarray, np.ndarray, Any], float]
+CASES: dict[str, tuple[Scorer, Loop]] = {
+    "transe-1": (make_scorer("transe", Sizes(8, norm=1, margin=MARGIN)), transe(1)),
+    "transe-2": (make_scorer("transe", Sizes(8, norm=2, margin=MARGIN)), transe(2)),
+    "distmult": (make_scorer("distmult", Sizes(8)), distmult),
+    "complex": (make_scorer("complex", Sizes(8)), complex_),
+    "simple": (make_scorer("simple", Sizes(8)), simple),
+    "rotate": (make_scorer("rotate", Sizes(8, margin=MARGIN)), rotate),
+    "rescal": (make_scorer("rescal", Sizes(8)), rescal),
+    "quate": (make_scorer("quate", Sizes(8)), quate),
+    "pairre": (make_scorer("pairre", Sizes(8, margin=MARGIN)), pairre),
+}
+"""One or more of every scorer, entities of 8 numbers (and, in ConvE, a bias)."""
+
+
+def parameters(scorer: Scorer, n_anchors: int = 3, n_entities: int = 5) -> tuple[Any, Any, Any, Any]:
+    """Normal numbers: anchors (one end of a triple), a relation each, entities (the other end), shared parameters."""
+    shared = {
+        name: jnp.asarray(normal(*shape, seed=10 + place) / 2)
+        for place, (name, shape) in enumerate(scorer.shared_shapes.items())
+    }
+    return (
+        jnp.asarray(normal(n_anchors, scorer.entity_width)),
+        jnp.asarray(normal(n_anchors, scorer.relation_width, seed=1)),
+        jnp.asarray(normal(n_entities, scorer.entity_width, seed=2)),
+        shared,
+    )
