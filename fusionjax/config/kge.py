@@ -25,7 +25,7 @@ class Init(Section):
 
 class Dropout(Section):
     entity: Rate = 0.0
-    """Of the numbers of each anchor's and answer's vector."""
+    """Of the numbers of the vector of the entity given."""
     relation: Rate = 0.0
     input: Rate = 0.0
     """TuckER, ConvE: of what goes into the scorer, …"""

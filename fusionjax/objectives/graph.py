@@ -1,8 +1,8 @@
-"""The loss of the product graph."""
+"""Losses of graph embedding: of scores of true triples and of what they are held against. Each is one number a question."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.objectives.common import NEGATIVE
 
@@ -17,10 +17,90 @@ def link_prediction(
       negative: scores of its corruptions.
       known: corruptions that are the true entity itself; they count for nothing.
       self_adversarial: temperature α of Sun et al. (2019), eq. 5: negatives weighted by softmax(α · score); 0: plain softmax.
+
+    Returns:
+      The mean over the batch.
     """
-    negative = jnp.where(known, NEGATIVE, negative)
     if self_adversarial:
-        weight = jax.lax.stop_gradient(jax.nn.softmax(self_adversarial * negative, axis=-1))
-        against = (weight * jax.nn.log_sigmoid(-negative)).sum(-1)
-        return -(jax.nn.log_sigmoid(positive) + against).mean() / 2
-    return (jnp.logaddexp(positive, jax.nn.logsumexp(negative, axis=-1)) - positive).mean()
+        return self_adversarial_sigmoid(positive, negative, known, self_adversarial).mean()
+    return softmax_over_negatives(positive, negative, known).mean()
+
+
+# ------------------------------------------------------------------------------------------------------- against negatives
+def softmax_over_negatives(
+    positive: Float[Array, "q"], negative: Float[Array, "q n"], known: Bool[Array, "q n"]
+) -> Float[Array, "q"]:
+    """Cross-entropy of the true triple among itself and its corruptions."""
+    negative = jnp.where(known, NEGATIVE, negative)
+    return jnp.logaddexp(positive, jax.nn.logsumexp(negative, axis=-1)) - positive
+
+
+def self_adversarial_sigmoid(
+    positive: Float[Array, "q"], negative: Float[Array, "q n"], known: Bool[Array, "q n"], temperature: float | Array = 1.0
+) -> Float[Array, "q"]:
+    """½ (−log σ(positive) − Σ w log σ(−negative)), w = softmax(temperature · negative) held fixed (Sun et al. 2019, eq. 5)."""
+    negative = jnp.where(known, NEGATIVE, negative)
+    weight = jax.lax.stop_gradient(jax.nn.softmax(temperature * negative, axis=-1))
+    against = (weight * jax.nn.log_sigmoid(-negative)).sum(-1)
+    return -(jax.nn.log_sigmoid(positive) + against) / 2
+
+
+def sigmoid_over_negatives(
+    positive: Float[Array, "q"], negative: Float[Array, "q n"], known: Bool[Array, "q n"]
+) -> Float[Array, "q"]:
+    """−log σ(positive) − mean of log σ(−negative): each candidate judged alone, both classes weighing the same."""
+    judged = jnp.where(known, 0.0, jax.nn.softplus(negative))
+    return jax.nn.softplus(-positive) + judged.sum(-1) / jnp.maximum((~known).sum(-1), 1)
+
+
+def margin_ranking(
+    positive: Float[Array, "q"], negative: Float[Array, "q n"], known: Bool[Array, "q n"], margin: float | Array = 1.0
+) -> Float[Array, "q"]:
+    """Mean over the negatives of max(0, margin − positive + negative) (Bordes et al. 2013)."""
+    hinge = jnp.where(known, 0.0, jax.nn.relu(margin - positive[:, None] + negative))
+    return hinge.sum(-1) / jnp.maximum((~known).sum(-1), 1)
+
+
+# --------------------------------------------------------------------------------------------------------- against all
+def softmax_over_all(
+    scores: Float[Array, "q e"], answer: Int[Array, "q"], label_smoothing: float | Array | None = None
+) -> Float[Array, "q"]:
+    """Cross-entropy of the answer among all entities; `label_smoothing` of the target is spread evenly over them."""
+    own = jnp.take_along_axis(scores, answer[:, None], axis=1)[:, 0]
+    if label_smoothing is not None:
+        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
+    return jax.nn.logsumexp(scores, axis=-1) - own
+
+
+def sigmoid_over_all(
+    scores: Float[Array, "q e"], answer: Int[Array, "q"], label_smoothing: float | Array | None = None
+) -> Float[Array, "q"]:
+    """Σ over entities of the binary cross-entropy, the answer alone being true."""
+    own = jnp.take_along_axis(scores, answer[:, None], axis=1)[:, 0]
+    if label_smoothing is not None:
+        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
+    return jax.nn.softplus(scores).sum(-1) - own
+
+
+def softmax_over_answers(
+    scores: Float[Array, "q e"], labels: Bool[Array, "q e"], label_smoothing: float | Array | None = None
+) -> Float[Array, "q"]:
+    """Cross-entropy between the answers, all alike, and the softmax over entities (k-vs-all)."""
+    count = jnp.maximum(labels.sum(-1), 1)
+    own = jnp.where(labels, scores, 0.0).sum(-1) / count
+    if label_smoothing is not None:
+        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
+    return jax.nn.logsumexp(scores, axis=-1) - own
+
+
+def sigmoid_over_answers(
+    scores: Float[Array, "q e"], labels: Bool[Array, "q e"], label_smoothing: float | Array | None = None
+) -> Float[Array, "q"]:
+    """Σ over entities of the binary cross-entropy with every known answer true (k-vs-all; Dettmers et al. 2018).
+
+    Smoothed labels are (1 − ε) y + ε / e, as ConvE and TuckER smooth them.
+    """
+    own = jnp.where(labels, scores, 0.0).sum(-1)
+    if label_smoothing is not None:
+        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
+    return jax.nn.softplus(scores).sum(-1) - own

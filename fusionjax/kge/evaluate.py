@@ -1,0 +1,84 @@
+"""Filtered ranks of a trained model, and its scores of single triples."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
+from fusionjax.evaluation.metrics import Result
+from fusionjax.kge.model import Features, GraphModel, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Triples to rank, prepared once."""
+
+    plan: RankingPlan
+    block: int
+
+    @classmethod
+    def of(cls, triples: np.ndarray, known: KnownTrue, n_entities: int, batch_size: int, block: int) -> "Ranking":
+        return cls(RankingPlan.of(triples, known, n_entities, batch_size=batch_size), block)
+
+    def result(self, model: GraphModel, params: Params, features: Features) -> Result:
+        """Both directions, every entity ranked; entities unseen in training by their text and numbers where they have any."""
+        entities = _vectors(model)(params, features)
+        tails, heads = triple_scores(model)
+        given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
+        return self.plan.evaluate(tails, heads, given, entities, block=self.block)
+
+    def metrics(self, model: GraphModel, params: Params, features: Features) -> dict[str, float]:
+        return dict(self.result(model, params, features).metrics)
+
+
+@functools.lru_cache(maxsize=64)
+def _vectors(model: GraphModel) -> Callable[..., Any]:
+    return jax.jit(model.inductive)
+
+
+@functools.lru_cache(maxsize=64)
+def triple_scores(model: GraphModel) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(score of every tail, score of every head) of a batch of anchors: one object a model, so that it compiles once.
+
+    With reciprocal relations heads are tails of the inverse relation.
+    """
+    inverse = model.n_relations // 2
+
+    def tails(given: Any, head: Any, relation: Any, candidates: Any) -> Any:
+        anchor, between = given["entities"][head], given["relations"][relation]
+        return model.score_all(anchor, between, None, candidates, given["shared"])
+
+    def heads(given: Any, tail: Any, relation: Any, candidates: Any) -> Any:
+        anchor = given["entities"][tail]
+        if model.reciprocal:
+            return model.score_all(anchor, given["relations"][relation + inverse], None, candidates, given["shared"])
+        return model.scorer.score_heads(given["relations"][relation], anchor, candidates, given["shared"])
+
+    return tails, heads
+
+
+def score_triples(
+    model: GraphModel, params: Params, features: Features, triples: np.ndarray, batch_size: int = 4096
+) -> np.ndarray:
+    """float32 [n]: the score of each triple; with reciprocal relations the mean of both directions."""
+    entities = _vectors(model)(params, features)
+    found = [np.zeros(0, np.float32)]
+    for start in range(0, len(triples), batch_size):
+        found.append(np.asarray(_scores(model, params, entities, jnp.asarray(triples[start : start + batch_size]))))
+    return np.concatenate(found)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(model: GraphModel, params: Params, entities: Any, triples: Any) -> Any:
+    head, relation, tail = triples.T
+    shared, relations = params.get("shared"), params["relations"]
+    forth = model.scorer.score(entities[head], relations[relation], entities[tail], shared)
+    if not model.reciprocal:
+        return forth
+    back = model.scorer.score(entities[tail], relations[relation + model.n_relations // 2], entities[head], shared)
+    return (forth + back) / 2

@@ -1,0 +1,209 @@
+"""The parameters of graph embedding and what is made of them: entity vectors, queries, scores of chosen or of all entities.
+
+An entity's vector is a row of the table, a projection of its text (`replace`), or the sum of both (`add`); numbers about it
+(`literals`) may be added. Text and numbers are features: constant, beside the parameters, so that one may be without the other.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fusionjax.config.kge import Kge
+from fusionjax.models.scorers import Dropout, Init, Scorer, Sizes, make_scorer
+
+Params = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What is known of entities besides their triples."""
+
+    text: jax.Array
+    """float32 [e, q]: unit vectors of their texts; [e, 0] without."""
+    literals: jax.Array
+    """float32 [e, 2 m]: standardised numbers (0 where missing), then 1 where one is there."""
+    seen: jax.Array
+    """float32 [e]: 1 for entities with a training triple; the table's rows of the others mean nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphModel:
+    """Static under jit."""
+
+    scorer: Scorer
+    n_entities: int
+    n_relations: int
+    """Rows of the relation table: twice the graph's with reciprocal relations."""
+    reciprocal: bool
+    how: Init
+    text: Literal["none", "replace", "add", "align"] = "none"
+    text_width: int = 0
+    hidden: int = 0
+    literal_width: int = 0
+
+    @property
+    def has_table(self) -> bool:
+        return self.text != "replace"
+
+    def init(self, key: Array) -> Params:
+        """`entities` float [e, w] (unless text replaces it), `relations` float [r, k], and where there are any `shared`,
+        `text`, `literals`."""
+        of_scorer, of_text, of_hidden, of_literals = jax.random.split(key, 4)
+        params: Params = self.scorer.init(of_scorer, self.n_entities, self.n_relations, self.how)
+        if not params["shared"]:
+            del params["shared"]
+        width = self.scorer.entity_width
+        # What stands for a row of the table starts as long as one: unit text vectors times a matrix of this spread.
+        spread = jnp.std(params["entities"])
+        if self.text != "none" and self.hidden:
+            params["text"] = {
+                "hidden": jax.random.normal(of_hidden, (self.text_width, self.hidden)) * math.sqrt(2.0),
+                "bias": jnp.zeros(self.hidden),
+                "out": jax.random.normal(of_text, (self.hidden, width)) * (spread / math.sqrt(self.hidden)),
+            }
+        elif self.text != "none":
+            params["text"] = {"out": jax.random.normal(of_text, (self.text_width, width)) * spread}
+        if self.literal_width:
+            scale = spread / math.sqrt(self.literal_width)
+            params["literals"] = jax.random.normal(of_literals, (self.literal_width, width)) * scale
+        if not self.has_table:
+            del params["entities"]
+        return params
+
+    # ---------------------------------------------------------------------------------------------------- entity vectors
+    def vectors(self, params: Params, features: Features) -> Float[Array, "e w"]:
+        """All entities' vectors, as triples are scored with."""
+        return self.compose(params.get("entities"), params, features)
+
+    def compose(
+        self, rows: Float[Array, "n w"] | None, params: Params, features: Features, numbers: Int[Array, "n"] | None = None
+    ) -> Float[Array, "n w"]:
+        """Vectors of entities from their rows of the table.
+
+        Args:
+          rows: of the entities; None where text replaces the table.
+          numbers: which entities; None: all.
+        """
+        pick = (lambda part: part) if numbers is None else (lambda part: part[numbers])
+        found = rows
+        if self.text == "replace":
+            found = self.project(params, pick(features.text))
+        elif self.text == "add":
+            assert rows is not None
+            found = rows * pick(features.seen)[:, None] + self.project(params, pick(features.text))
+        if self.literal_width:
+            found = found + pick(features.literals) @ params["literals"]
+        assert found is not None
+        return found
+
+    def inductive(self, params: Params, features: Features) -> Float[Array, "e w"]:
+        """Vectors to measure with: of entities unseen in training, what text and numbers give (`align`: the projected text)."""
+        found = self.vectors(params, features)
+        if self.text == "align":
+            seen = features.seen[:, None]
+            found = seen * found + (1 - seen) * self.project(params, features.text)
+        return found
+
+    def project(self, params: Params, text: Float[Array, "n q"]) -> Float[Array, "n w"]:
+        """Text vectors in the entities' space."""
+        weights = params["text"]
+        if self.hidden:
+            text = jax.nn.gelu(text @ weights["hidden"] + weights["bias"][None])
+        return text @ weights["out"]
+
+    # ------------------------------------------------------------------------------------------------------------ scores
+    def queries(
+        self,
+        anchor: Float[Array, "q w"],
+        relation: Float[Array, "q k"],
+        of_head: Bool[Array, "q"] | None,
+        shared: Any,
+        key: Array | None = None,
+    ) -> Float[Array, "q w"]:
+        """What the entity asked for is compared with. `of_head`: which questions ask for the head; None: none does."""
+        tails = self.scorer.tail_query(anchor, relation, shared, key)
+        if of_head is None:
+            return tails
+        return jnp.where(of_head[:, None], self.scorer.head_query(relation, anchor, shared, key), tails)
+
+    def score_each(
+        self,
+        anchor: Float[Array, "q w"],
+        relation: Float[Array, "q k"],
+        of_head: Bool[Array, "q"] | None,
+        candidates: Float[Array, "q n w"],
+        shared: Any,
+    ) -> Float[Array, "q n"]:
+        """Scores of each question's own candidates, of scorers that have no query."""
+        anchor, relation = anchor[:, None], relation[:, None]
+        if of_head is None:
+            return self.scorer.score(anchor, relation, candidates, shared)
+        asks = of_head[:, None, None]
+        return self.scorer.score(jnp.where(asks, candidates, anchor), relation, jnp.where(asks, anchor, candidates), shared)
+
+    def score_all(
+        self,
+        anchor: Float[Array, "q w"],
+        relation: Float[Array, "q k"],
+        of_head: Bool[Array, "q"] | None,
+        entities: Float[Array, "e w"],
+        shared: Any,
+        key: Array | None = None,
+    ) -> Float[Array, "q e"]:
+        """Scores of all entities for each question."""
+        if self.scorer.product:
+            return self.scorer.compare_all(self.queries(anchor, relation, of_head, shared, key), entities)
+        tails = self.scorer.score_tails(anchor, relation, entities, shared, key)
+        if of_head is None:
+            return tails
+        return jnp.where(of_head[:, None], self.scorer.score_heads(relation, anchor, entities, shared, key), tails)
+
+    def score_relations(
+        self, head: Float[Array, "b w"], tail: Float[Array, "b w"], relations: Float[Array, "r k"], shared: Any
+    ) -> Float[Array, "b r"]:
+        """Scores of all relations between head and tail, as one matrix product.
+
+        Bilinear scores are linear in the relation too, so that their gradient by it is the query; TransE's is t − h.
+        """
+        if self.scorer.compare == "distance":
+            return self.scorer.compare_all(tail - head, relations)
+
+        def total(relation: Array) -> Array:
+            return self.scorer.score(head, relation, tail, shared).sum()
+
+        return jax.grad(total)(jnp.zeros((head.shape[0], relations.shape[1]), relations.dtype)) @ relations.T
+
+
+def graph_model(config: Kge, n_entities: int, n_relations: int, features: Features) -> GraphModel:
+    """The model a config asks for, of a graph with that many entities and (not inverted) relations.
+
+    Raises:
+      ValueError: sizes that do not fit the scorer.
+    """
+    assert config.scorer is not None
+    sizes = Sizes(
+        dim=config.dim,
+        relation_dim=config.relation_dim,
+        norm=config.norm,
+        margin=config.margin,
+        height=config.convolution.height,
+        filters=config.convolution.filters,
+        kernel=config.convolution.kernel,
+        dropout=Dropout(config.dropout.input, config.dropout.feature, config.dropout.hidden),
+    )
+    return GraphModel(
+        scorer=make_scorer(config.scorer, sizes),
+        n_entities=n_entities,
+        n_relations=n_relations * (2 if config.reciprocal else 1),
+        reciprocal=config.reciprocal,
+        how=Init(config.init.name, config.init.scale),
+        text=config.text.use,
+        text_width=features.text.shape[1],
+        hidden=config.text.hidden,
+        literal_width=features.literals.shape[1],
+    )

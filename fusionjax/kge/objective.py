@@ -1,0 +1,262 @@
+"""The loss of a batch: triples → questions → scores against all entities or drawn ones → one number a question → mean.
+
+What a config switches on is static; the numbers it sets (`Hyper`) are arguments of the compiled program, so that runs that
+differ in them alone can be trained in one (`jax.vmap`).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from fusionjax.config.kge import Kge
+from fusionjax.kge.graph import TrainGraph
+from fusionjax.kge.model import Features, GraphModel, Params
+from fusionjax.kge.sampling import draw, is_known
+from fusionjax.objectives import graph as losses
+from fusionjax.objectives.common import NEGATIVE, normalise
+
+Hyper = Mapping[str, Array]
+
+
+def hyper_of(config: Kge) -> dict[str, float]:
+    """The numbers of a config that a compiled program takes as arguments."""
+    return {
+        "loss_margin": config.loss.margin,
+        "temperature": config.loss.temperature,
+        "label_smoothing": config.loss.label_smoothing,
+        "relation_prediction": config.relation_prediction,
+        "penalty_entity": config.penalty.entity,
+        "penalty_relation": config.penalty.relation,
+        "drop_entity": config.dropout.entity,
+        "drop_relation": config.dropout.relation,
+        "align": config.text.align,
+        "align_temperature": config.text.temperature,
+    }
+
+
+HYPER_KEYS = (
+    "loss.margin",
+    "loss.temperature",
+    "loss.label_smoothing",
+    "relation_prediction",
+    "penalty.entity",
+    "penalty.relation",
+    "dropout.entity",
+    "dropout.relation",
+    "text.align",
+    "text.temperature",
+    "optimiser.learning_rate",
+)
+"""Keys of `kge` in which runs of one program may differ, as long as none switches something on or off."""
+
+
+class Questions(NamedTuple):
+    """What a batch asks: (anchor, relation, ?) or (?, relation, anchor)."""
+
+    anchor: Int[Array, "q"]
+    relation: Int[Array, "q"]
+    answer: Int[Array, "q"]
+    of_head: Bool[Array, "q"] | None
+    """None: all ask for the tail."""
+    known_row: Int[Array, "q"] | None
+    """Row in the graph's known-true index."""
+    weight: Float[Array, "q"]
+    """0 for what fills up the last batch."""
+
+
+class Vectors(NamedTuple):
+    """Of a batch's questions, dropout done."""
+
+    anchor: Float[Array, "q w"]
+    relation: Float[Array, "q k"]
+    answer: Float[Array, "q w"]
+
+
+def ask(config: Kge, graph: TrainGraph, index: Int[Array, "b"], weight: Float[Array, "b"], key: Array) -> Questions:
+    """The questions of the triples with these numbers."""
+    head, relation, tail = (graph.triples[index, column] for column in range(3))
+    filtered = config.training == "negatives" and config.negatives.filtered
+    rows = graph.known_row[index] if filtered else None
+    if config.reciprocal:
+        return Questions(head, relation, tail, None, rows[:, 0] if rows is not None else None, weight)
+    if config.training != "negatives" or config.negatives.questions == "both":
+        b = index.shape[0]
+        return Questions(
+            jnp.concatenate([head, tail]),
+            jnp.concatenate([relation, relation]),
+            jnp.concatenate([tail, head]),
+            jnp.arange(2 * b) >= b,
+            rows.T.reshape(-1) if rows is not None else None,
+            jnp.concatenate([weight, weight]),
+        )
+    share = graph.head_share[relation] if config.negatives.questions == "bernoulli" else 0.5
+    of_head = jax.random.uniform(key, index.shape) < share
+    row = jnp.where(of_head, rows[:, 1], rows[:, 0]) if rows is not None else None
+    return Questions(jnp.where(of_head, tail, head), relation, jnp.where(of_head, head, tail), of_head, row, weight)
+
+
+def candidates(
+    model: GraphModel, config: Kge, graph: TrainGraph, asked: Questions, key: Array, longest: int
+) -> tuple[Int[Array, "c n"], Bool[Array, "q n"]]:
+    """(drawn corruptions of each question, or of each chunk; those that count for nothing, for each question)."""
+    settings, q = config.negatives, asked.anchor.shape[0]
+    rows = q // settings.shared if settings.shared else q
+    of_head = asked.of_head if asked.of_head is not None else jnp.zeros(q, bool)
+    # A chunk has one relation and one end only by chance: typed candidates are those of its first question.
+    first = slice(None, None, settings.shared) if settings.shared else slice(None)
+    drawn = draw(key, (rows, settings.number), asked.relation[first], of_head[first], graph, model.n_entities, settings)
+    spread = jnp.repeat(drawn, settings.shared, axis=0) if settings.shared else drawn
+    nothing = spread == asked.answer[:, None]
+    if settings.filtered:
+        assert asked.known_row is not None
+        nothing |= is_known(asked.known_row, spread, graph, longest)
+    return drawn, nothing
+
+
+def loss_of_questions(
+    config: Kge, hyper: Hyper, positive: Float[Array, "q"], negative: Float[Array, "q n"], nothing: Bool[Array, "q n"]
+) -> Float[Array, "q"]:
+    """The named loss of true triples against drawn ones."""
+    match config.loss.name:
+        case "softmax":
+            return losses.softmax_over_negatives(positive, negative, nothing)
+        case "bce":
+            return losses.sigmoid_over_negatives(positive, negative, nothing)
+        case "margin":
+            return losses.margin_ranking(positive, negative, nothing, hyper["loss_margin"])
+        case "self_adversarial":
+            return losses.self_adversarial_sigmoid(positive, negative, nothing, hyper["temperature"])
+
+
+def against_all(
+    model: GraphModel,
+    config: Kge,
+    hyper: Hyper,
+    asked: Questions,
+    vectors: Vectors,
+    entities: Float[Array, "e w"],
+    labels: Bool[Array, "q e"] | None,
+    shared: Params | None,
+    key: Array,
+) -> Float[Array, "q"]:
+    """The loss of each question against every entity."""
+    smoothing = hyper["label_smoothing"] if config.loss.label_smoothing else None
+    if config.block and config.block < entities.shape[0] and model.scorer.product:
+        query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
+        own = model.scorer.compare_each(query, entities[asked.answer])
+        total, mean = _blockwise(model, query, entities, config.block)
+        return total - (own if smoothing is None else (1 - smoothing) * own + smoothing * mean)
+    scores = model.score_all(vectors.anchor, vectors.relation, asked.of_head, entities, shared, key)
+    if labels is not None:
+        of = losses.softmax_over_answers if config.loss.name == "softmax" else losses.sigmoid_over_answers
+        return of(scores, labels, smoothing)
+    of = losses.softmax_over_all if config.loss.name == "softmax" else losses.sigmoid_over_all
+    return of(scores, asked.answer, smoothing)
+
+
+def _blockwise(
+    model: GraphModel, query: Float[Array, "q w"], entities: Float[Array, "e w"], block: int
+) -> tuple[Float[Array, "q"], Float[Array, "q"]]:
+    """(log-sum-exp, mean) of the scores of all entities, holding those of one block at a time, forwards and backwards."""
+    e, q = entities.shape[0], query.shape[0]
+    blocks = -(-e // block)
+    padded = jnp.pad(entities, ((0, blocks * block - e), (0, 0))).reshape(blocks, block, -1)
+    real = (jnp.arange(blocks * block) < e).reshape(blocks, block)
+
+    @jax.checkpoint
+    def one(part: Array, inside: Array) -> tuple[Array, Array]:
+        scores = model.scorer.compare_all(query, part)
+        return jax.nn.logsumexp(jnp.where(inside[None], scores, NEGATIVE), axis=1), jnp.where(inside[None], scores, 0.0).sum(1)
+
+    def turn(carry: tuple[Array, Array], block_of: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        log_sum, total = one(*block_of)
+        return (jnp.logaddexp(carry[0], log_sum), carry[1] + total), None
+
+    (log_sum, total), _ = lax.scan(turn, (jnp.full(q, NEGATIVE), jnp.zeros(q)), (padded, real))
+    return log_sum, total / e
+
+
+def against_drawn(
+    model: GraphModel,
+    config: Kge,
+    hyper: Hyper,
+    asked: Questions,
+    vectors: Vectors,
+    drawn: Float[Array, "c n w"],
+    nothing: Bool[Array, "q n"],
+    shared: Params | None,
+    key: Array,
+) -> Float[Array, "q"]:
+    """The loss of each question against the vectors of its corruptions, or of those of its chunk."""
+    scorer = model.scorer
+    if not scorer.product:
+        if config.negatives.shared:
+            drawn = jnp.repeat(drawn, config.negatives.shared, axis=0)
+        everything = jnp.concatenate([vectors.answer[:, None], drawn], 1)
+        scores = model.score_each(vectors.anchor, vectors.relation, asked.of_head, everything, shared)
+        return loss_of_questions(config, hyper, scores[:, 0], scores[:, 1:], nothing)
+    query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
+    positive = scorer.compare_each(query, vectors.answer)
+    if config.negatives.shared:
+        chunked = query.reshape(drawn.shape[0], config.negatives.shared, -1)
+        negative = jax.vmap(scorer.compare_all)(chunked, drawn).reshape(nothing.shape)
+    elif scorer.compare == "product":
+        negative = jnp.einsum("qw,qnw->qn", query, drawn)
+    else:
+        negative = scorer.compare_each(query[:, None], drawn)
+    return loss_of_questions(config, hyper, positive, negative, nothing)
+
+
+def penalty(
+    model: GraphModel, config: Kge, hyper: Hyper, params: Params, vectors: Vectors, asked: Questions
+) -> Float[Array, ""]:
+    """What keeps vectors small: the mean over questions, or of whole tables once."""
+    of_entity, of_relation = hyper["penalty_entity"], hyper["penalty_relation"]
+    shared = params.get("shared")
+    if config.penalty.name == "dura":
+        swap = asked.of_head[:, None] if asked.of_head is not None else jnp.zeros((1, 1), bool)
+        head, tail = jnp.where(swap, vectors.answer, vectors.anchor), jnp.where(swap, vectors.anchor, vectors.answer)
+        return of_entity * _mean(model.scorer.dura(head, vectors.relation, tail, shared), asked.weight)
+    power = 3 if config.penalty.name == "n3" else 2
+    if not config.penalty.weighted:
+        nobody = jnp.zeros((1, model.scorer.entity_width))
+        entities, relations, _ = model.scorer.factors(params.get("entities", nobody), params["relations"], nobody)
+        return of_entity * (entities**power).sum() + of_relation * (relations**power).sum()
+    anchor, relation, answer = model.scorer.factors(*vectors)
+    # k-vs-all has no answer of its own: there entities are held as anchors only.
+    ends = (anchor**power).sum(-1) + (0.0 if config.training == "k_vs_all" else (answer**power).sum(-1))
+    return _mean(of_entity * ends + of_relation * (relation**power).sum(-1), asked.weight)
+
+
+def relation_loss(model: GraphModel, params: Params, vectors: Vectors, asked: Questions) -> Float[Array, ""]:
+    """Cross-entropy of the relation among all, from both ends (Chen et al. 2021)."""
+    swap = asked.of_head[:, None] if asked.of_head is not None else jnp.zeros((1, 1), bool)
+    head, tail = jnp.where(swap, vectors.answer, vectors.anchor), jnp.where(swap, vectors.anchor, vectors.answer)
+    scores = model.score_relations(head, tail, params["relations"], params.get("shared"))
+    return _mean(losses.softmax_over_all(scores, asked.relation), asked.weight)
+
+
+def alignment(
+    model: GraphModel, hyper: Hyper, params: Params, features: Features, rows: Float[Array, "q w"], numbers: Int[Array, "q"]
+) -> Float[Array, ""]:
+    """Entities' rows of the table and their texts find each other among those of the batch (InfoNCE both ways)."""
+    text = normalise(model.project(params, features.text[numbers]))
+    scores = normalise(rows) @ text.T / hyper["align_temperature"]
+    q = len(numbers)
+    twin = (numbers[:, None] == numbers[None]) & ~jnp.eye(q, dtype=bool)
+    scores = jnp.where(twin, NEGATIVE, scores)
+    own = jnp.arange(q)
+    return (losses.softmax_over_all(scores, own) + losses.softmax_over_all(scores.T, own)).mean() / 2
+
+
+def drop(x: Float[Array, "q w"], rate: Array, key: Array) -> Float[Array, "q w"]:
+    keep = jax.random.uniform(key, x.shape) >= rate
+    return jnp.where(keep, x / (1 - rate), 0.0)
+
+
+def _mean(values: Float[Array, "q"], weight: Float[Array, "q"]) -> Float[Array, ""]:
+    return (values * weight).sum() / jnp.maximum(weight.sum(), 1.0)

@@ -1,0 +1,55 @@
+"""Corruptions, drawn on the device: no host work and no copy in the inner loop."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from fusionjax.config.kge import Negatives
+from fusionjax.kge.graph import TrainGraph
+
+
+def draw(
+    key: Array,
+    shape: tuple[int, int],
+    relation: Int[Array, "q"],
+    of_head: Bool[Array, "q"],
+    graph: TrainGraph,
+    n_entities: int,
+    config: Negatives,
+) -> Int[Array, "c n"]:
+    """Candidate entities.
+
+    Args:
+      shape: (questions or chunks, candidates of each).
+      relation, of_head: of each question; typed candidates only, which are never shared.
+    """
+    if config.sampler == "degree":
+        cell = jax.random.randint(key, shape, 0, n_entities, dtype=jnp.int32)
+        toss = jax.random.uniform(jax.random.fold_in(key, 1), shape)
+        return jnp.where(toss < graph.alias[cell], cell, graph.alias_other[cell])
+    if config.sampler == "typed":
+        row = relation + jnp.where(of_head, (graph.typed_offsets.shape[0] - 1) // 2, 0)
+        start, stop = graph.typed_offsets[row], graph.typed_offsets[row + 1]
+        toss = jax.random.uniform(key, shape)
+        place = (toss * (stop - start)[:, None]).astype(
+            jnp.int32
+        )  # float32 is exact up to 16 M, enough for one relation's ends
+        return graph.typed[jnp.minimum(start[:, None] + place, stop[:, None] - 1)]
+    return jax.random.randint(key, shape, 0, n_entities, dtype=jnp.int32)
+
+
+def is_known(row: Int[Array, "q"], candidates: Int[Array, "q n"], graph: TrainGraph, longest: int) -> Bool[Array, "q n"]:
+    """Whether each candidate is a true answer in training: bisection in the question's row of the known-true index.
+
+    Args:
+      row: of each question in `graph.known_offsets`.
+      longest: length of the index's longest row (static: the number of halvings follows from it).
+    """
+    low = jnp.broadcast_to(graph.known_offsets[row][:, None], candidates.shape)
+    end = graph.known_offsets[row + 1][:, None]
+    high = jnp.broadcast_to(end, candidates.shape)
+    for _ in range(max(longest, 1).bit_length()):
+        middle = (low + high) // 2
+        right = (graph.known[jnp.minimum(middle, graph.known.shape[0] - 1)] < candidates) & (middle < high)
+        low, high = jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
+    return (low < end) & (graph.known[jnp.minimum(low, graph.known.shape[0] - 1)] == candidates)

@@ -1,0 +1,322 @@
+"""Training of one graph-embedding run, or of several that differ in seed (or in numbers of the loss) in one program.
+
+Pass by pass: the compiled epoch, then every few passes a validation: the best parameters kept, the learning rate lowered on a
+plateau, a checkpoint. What is random is a function of seed and step, so a run killed and started again ends with the bits of
+one that was not. Several runs are one stack of states under `jax.vmap`; each keeps its own draws, best checkpoint, and folder.
+"""
+
+import contextlib
+import dataclasses
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusionjax.config import schema
+from fusionjax.config.kge import Kge
+from fusionjax.errors import UserError
+from fusionjax.kge.epoch import Way, build_epoch, examples_of, init_state, order, way_of
+from fusionjax.kge.evaluate import Ranking
+from fusionjax.kge.graph import train_graph
+from fusionjax.kge.model import Features, GraphModel, graph_model
+from fusionjax.kge.objective import HYPER_KEYS, hyper_of
+from fusionjax.runs import RunFolder
+from fusionjax.training.checkpoint import Checkpoints
+from fusionjax.training.log import Bar, MetricsLog
+from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation, Say, Trained, sigterm
+from fusionjax.training.state import TrainState
+from fusionjax.training.trackers import Trackers
+
+PIECE = 1000
+"""Steps of a program at most: a longer pass is cut, so that the progress bar moves and SIGTERM is heard."""
+
+
+@dataclasses.dataclass
+class Memory:
+    """What a resumed run must know besides the state; JSON, saved with each checkpoint."""
+
+    rate: float
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    on_plateau: int = 0
+    stopped: bool = False
+
+
+@dataclasses.dataclass
+class Member:
+    """One run of a stack."""
+
+    config: schema.Run
+    home: RunFolder
+    checkpoints: Checkpoints
+    memory: Memory
+    trackers: Trackers | None
+    say: Say
+    log: MetricsLog | None = None
+    failure: NonFiniteLoss | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.failure is None and not self.memory.stopped
+
+
+def check_together(configs: Sequence[schema.Run]) -> None:
+    """Raises `UserError` unless the runs differ in seeds and in numbers of the loss alone."""
+    first = configs[0]
+    for config in configs[1:]:
+        plain = _without_hyper(config.model_copy(update={"seed": first.seed}))
+        if plain != _without_hyper(first):
+            raise UserError(f"runs trained in one program may differ in seed and kge.{{{', '.join(HYPER_KEYS)}}} only")
+        for name, value in hyper_of(first.kge).items():
+            if (value == 0) != (hyper_of(config.kge)[name] == 0):
+                raise UserError(f"runs trained in one program: {name} is 0 in one and not in the other")
+
+
+def _without_hyper(config: schema.Run) -> dict[str, Any]:
+    values = config.model_dump(mode="json", exclude={"track"})
+    for key in HYPER_KEYS:
+        *parts, last = key.split(".")
+        here = values["kge"]
+        for part in parts:
+            here = here[part]
+        here.pop(last)
+    return values
+
+
+def train_graphs(
+    configs: Sequence[schema.Run],
+    train: np.ndarray,
+    sizes: tuple[int, int],
+    features: Features,
+    ranking: Ranking | None,
+    homes: Sequence[RunFolder],
+    say: Say = print,
+    trackers: Sequence[Trackers] = (),
+    on_validation: OnValidation | None = None,
+) -> list[Trained | NonFiniteLoss]:
+    """Trains every run to its end, from its newest checkpoint if there is one.
+
+    Args:
+      configs: one a run, equal but for what `check_together` allows.
+      train: int [n, 3] training triples.
+      sizes: (entities, relations) of the graph.
+      ranking: of the validation triples; None: there are none, the last parameters count as the best.
+      homes, trackers: one a run (trackers may be left out).
+      on_validation: of a lone run: told each step and value; training ends where it returns true.
+
+    Returns:
+      For each run how training ended; the error where its loss was not finite, which stops that run alone.
+
+    Raises:
+      UserError: settings that do not fit the graph, or differ too much.
+      Interrupted: after SIGTERM, once the states are saved.
+    """
+    check_together(configs)
+    kge = configs[0].kge
+    if not len(train):
+        raise UserError("the graph has no training triple")
+    try:
+        model = graph_model(kge, *sizes, features)
+        graph = train_graph(train, *sizes, kge)
+    except ValueError as error:
+        raise UserError(f"kge: {error}") from None
+    way = way_of(model, kge, graph)
+    with contextlib.ExitStack() as stack, sigterm() as stop:
+        members = []
+        for place, (config, home) in enumerate(zip(configs, homes, strict=True)):
+            checkpoints = Checkpoints(home.checkpoints)
+            stack.callback(checkpoints.close)
+            tell = say if len(configs) == 1 else _prefixed(say, config.seed)
+            tracked = trackers[place] if trackers else None
+            members.append(Member(config, home, checkpoints, Memory(config.kge.optimiser.learning_rate), tracked, tell))
+        loop = _Loop(members, model, kge, way, graph, features, ranking, say, on_validation, stop)
+        loop.run()
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(loop.state["params"])) // len(members)
+    return [
+        member.failure or Trained(loop.ended[place], member.memory.best_step, member.memory.stopped, parameters)
+        for place, member in enumerate(members)
+    ]
+
+
+def _prefixed(say: Say, seed: int) -> Say:
+    return lambda line: say(f"seed {seed}: {line}")
+
+
+class _Loop:
+    """Passes over the triples for a stack of runs; a lone run is not stacked."""
+
+    def __init__(
+        self,
+        members: list[Member],
+        model: GraphModel,
+        kge: Kge,
+        way: Way,
+        graph: Any,
+        features: Features,
+        ranking: Ranking | None,
+        say: Say,
+        on_validation: OnValidation | None,
+        stop: threading.Event,
+    ) -> None:
+        self.members, self.model, self.kge, self.graph, self.features = members, model, kge, graph, features
+        self.ranking, self.say, self.on_validation, self.stop = ranking, say, on_validation, stop
+        self.alone = len(members) == 1
+        self.examples = examples_of(kge, graph)
+        self.steps = -(-self.examples // kge.batch_size)
+        self.total = self.steps * kge.epochs
+        epoch = build_epoch(model, kge, way)
+        create = lambda seed: init_state(model, kge, seed)  # noqa: E731
+        if not self.alone:
+            epoch = jax.vmap(epoch, in_axes=(0, None, None, 0, 0, 0))
+            create = jax.vmap(create)
+        self.epoch = jax.jit(epoch, donate_argnums=0)
+        self.create = jax.jit(create)
+        self.take = jax.jit(lambda tree, row: jax.tree.map(lambda leaf: leaf[row], tree))
+        self.ended = [self.total] * len(members)
+
+    # -------------------------------------------------------------------------------------------------------- one pass
+    def run(self) -> None:
+        seeds = [member.config.seed for member in self.members]
+        self.state = self.create(jnp.int32(seeds[0]) if self.alone else jnp.asarray(seeds, jnp.int32))
+        done = self._resume()
+        keys = [jax.random.key(seed) for seed in seeds]
+        self.keys = keys[0] if self.alone else jnp.stack(keys)
+        with contextlib.ExitStack() as stack, Bar(self.total, done, self.say) as bar:
+            for member in self.members:
+                member.log = MetricsLog(member.home, done, member.trackers)
+                stack.callback(member.log.close)
+            while done < self.total and any(member.trains for member in self.members) and not self.stop.is_set():
+                done = self._pass(done, bar)
+        if self.stop.is_set() and done < self.total:
+            raise Interrupted(f"stopped by SIGTERM after step {done} of {self.total}; the same command goes on from there")
+
+    def _pass(self, done: int, bar: Bar) -> int:
+        """The rest of a pass over the triples, and what follows it; returns the steps done."""
+        at = done // self.steps
+        orders = [order(member.config.seed, at, self.examples, self.kge.batch_size) for member in self.members]
+        chosen = orders[0] if self.alone else np.stack(orders)
+        sums: dict[str, Any] = {}
+        while done < (at + 1) * self.steps:
+            first = done % self.steps
+            piece = min(PIECE, self.steps - first)
+            part = chosen[..., first : first + piece, :]
+            self.state, more = self.epoch(self.state, self.graph, self.features, self._hyper(), part, self.keys)
+            sums = {name: sums.get(name, 0.0) + value for name, value in more.items()}
+            done += piece
+            bar.step(done)
+            if self.stop.is_set():
+                break
+        means = {name: np.atleast_1d(np.asarray(value)) / self.steps for name, value in sums.items()}
+        whole = done % self.steps == 0
+        if whole:
+            self._record(done, means, bar)
+        if whole and self._validates(done // self.steps):
+            self._validate(done)
+            self._save(done)
+        elif self.stop.is_set():
+            self._save(done)
+        return done
+
+    def _validates(self, epochs: int) -> bool:
+        return epochs % self.kge.validate_every == 0 or epochs == self.kge.epochs
+
+    def _hyper(self) -> dict[str, jax.Array]:
+        rows = [{**hyper_of(one.config.kge), "learning_rate": one.memory.rate} for one in self.members]
+        if self.alone:
+            return {name: jnp.float32(value) for name, value in rows[0].items()}
+        return {name: jnp.asarray([row[name] for row in rows], jnp.float32) for name in rows[0]}
+
+    # ------------------------------------------------------------------------------------------------- what follows it
+    def _record(self, done: int, means: dict[str, np.ndarray], bar: Bar) -> None:
+        """Losses of a pass, of every run; one that is not finite fails its run."""
+        for place, member in enumerate(self.members):
+            if not member.trains:
+                continue
+            row = {("loss" if name == "loss" else f"loss/{name}"): float(value[place]) for name, value in means.items()}
+            bad = [name for name, value in row.items() if not math.isfinite(value)]
+            if bad:
+                kept = member.checkpoints.latest_step()
+                member.failure = NonFiniteLoss(
+                    f"step {done}: {bad[-1].removeprefix('loss/')} is not finite ({row[bad[-1]]}); last good checkpoint: "
+                    f"{'none yet' if kept is None else f'step {kept}'}. Lower kge.optimiser.learning_rate"
+                )
+                self.ended[place] = done
+                if self.alone:
+                    raise member.failure
+                member.say(f"stopped, the others go on: {member.failure}")
+                continue
+            assert member.log is not None
+            member.log.write({"step": done, "kind": "train", "epoch": done // self.steps, **row})
+            member.log.throughput(done, bar.rate)
+        losses = means["loss"][np.isfinite(means["loss"])]
+        if len(losses):
+            bar.loss(float(losses.mean()))
+
+    def _validate(self, done: int) -> None:
+        """Measures every run that trains, keeps its best parameters, lowers its learning rate, counts its patience."""
+        optimiser = self.kge.optimiser
+        for place, member in enumerate(self.members):
+            if not member.trains:
+                continue
+            memory = member.memory
+            state = self._member_state(place)
+            metrics = self.ranking.metrics(self.model, state["params"], self.features) if self.ranking is not None else {}
+            value = metrics.get("mrr", 0.0)
+            better = memory.best is None or value > memory.best or not metrics
+            if better:
+                memory.best, memory.best_step, memory.since_best, memory.on_plateau = value, done, 0, 0
+                member.checkpoints.save_best(_train_state(state), {"selected": value, "step": done})
+            else:
+                memory.since_best += 1
+                memory.on_plateau += 1
+                if optimiser.schedule == "plateau" and memory.on_plateau > optimiser.wait:
+                    memory.rate, memory.on_plateau = memory.rate * optimiser.factor, 0
+                memory.stopped = bool(self.kge.patience) and memory.since_best >= self.kge.patience
+            assert member.log is not None
+            shown = {f"link_prediction/{name}": number for name, number in metrics.items() if math.isfinite(number)}
+            row = {"step": done, "kind": "valid", "selected": value, "best": better, "learning_rate": memory.rate}
+            member.log.write({**row, **shown})
+            epochs = f"epoch {done // self.steps} (step {done})"
+            member.say(f"{epochs}: validation MRR {value:.4f}{' (best)' if better else ''}")
+            if self.on_validation is not None and self.on_validation(done, value):
+                memory.stopped = True
+            if memory.stopped:
+                self.ended[place] = done
+
+    def _member_state(self, place: int) -> dict[str, Any]:
+        return self.state if self.alone else self.take(self.state, place)
+
+    # ------------------------------------------------------------------------------------------------------ checkpoints
+    def _save(self, done: int) -> None:
+        for place, member in enumerate(self.members):
+            if member.failure is None:
+                member.checkpoints.save(_train_state(self._member_state(place)), dataclasses.asdict(member.memory))
+
+    def _resume(self) -> int:
+        """Restores every run at the newest step that all have; returns it. A run that is ahead goes back a checkpoint."""
+        newest = [member.checkpoints.latest_step() for member in self.members]
+        step = min((found or 0) for found in newest)
+        if not step:
+            return 0
+        states = []
+        for place, member in enumerate(self.members):
+            like = _train_state(self._member_state(place))
+            restored = member.checkpoints.restore(like, step)
+            if restored is None:
+                return 0
+            state, memory = restored
+            member.memory = Memory(**memory)
+            states.append({"params": state.params, "opt": state.opt_state, "step": state.step})
+        self.state = states[0] if self.alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        self.say(f"resuming at step {step} of {self.total}")
+        return step
+
+
+def _train_state(state: dict[str, Any]) -> TrainState:
+    """As checkpoints hold it; there is no text bank (Orbax saves no empty array)."""
+    return TrainState(state["step"], state["params"], state["opt"], jnp.zeros((1, 1), jnp.float32))
