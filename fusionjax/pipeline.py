@@ -1,8 +1,12 @@
-"""A run from its config to its folder: data → inputs → training → one test → report. Every stage can be killed and repeated."""
+"""A run from its config to its folder: data → inputs → training → one test → report. Every stage can be killed and repeated.
+
+There are two kinds of run: the joint model's, and graph embedding alone (`kge.scorer`); each stage picks by the config.
+"""
 
 import contextlib
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +31,13 @@ from fusionjax.evaluation.tasks import (
     scores_by_task,
     tasks_of,
 )
+from fusionjax.kge import run as graph_run
+from fusionjax.kge.inputs import GraphInputs, graph_inputs
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
 from fusionjax.training import trackers
-from fusionjax.training.loop import OnValidation, Trained, train
+from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, train
 from fusionjax.training.together import can_run_together, train_together
 from fusionjax.training.trackers import Trackers
 
@@ -62,12 +68,54 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print, fi
     started = time.monotonic()
     say("cleaning:\n" + render_effects(prepared.cleaning))
     say("shop: " + ", ".join(f"{count:,} {part}" for part, count in prepared.shop.counts().items()))
-    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
-    say(f"graph: {len(inputs.graph.entities):,} entities, {len(inputs.graph.relations)} relations, {len(inputs.graph):,} edges")
+    inputs = _inputs(prepared, config, home, say)
     with Trackers(home, config, record, say) as tracked:
-        trained = train(config, inputs, home, say, trackers=tracked)
+        trained = _train(config, inputs, home, say, trackers=tracked)
         _finish(home, config, prepared, inputs, trained, record, time.monotonic() - started, say, tracked)
     return home
+
+
+def _inputs(prepared: Prepared, config: schema.Run, home: RunFolder, say: Say) -> Inputs | GraphInputs:
+    if config.kge.scorer is not None:
+        return graph_inputs(prepared.shop, config, say)
+    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
+    say(f"graph: {len(inputs.graph.entities):,} entities, {len(inputs.graph.relations)} relations, {len(inputs.graph):,} edges")
+    return inputs
+
+
+def _train(
+    config: schema.Run,
+    inputs: Inputs | GraphInputs,
+    home: RunFolder,
+    say: Say,
+    on_validation: OnValidation | None = None,
+    trackers: Trackers | None = None,
+) -> Trained:
+    if isinstance(inputs, Inputs):
+        return train(config, inputs, home, say, on_validation, trackers)
+    (trained,) = graph_run.train([config], inputs, [home], say, [trackers] if trackers else [], on_validation)
+    assert isinstance(trained, Trained)  # a lone run that fails raises
+    return trained
+
+
+def _train_together(
+    configs: Sequence[schema.Run],
+    inputs: Sequence[Inputs | GraphInputs],
+    homes: Sequence[RunFolder],
+    say: Say,
+    tracked: Sequence[Trackers],
+) -> Sequence[Trained | NonFiniteLoss]:
+    joint = [one for one in inputs if isinstance(one, Inputs)]
+    if joint:
+        return train_together(configs, joint, homes, say, tracked)
+    (graph, *_) = [one for one in inputs if isinstance(one, GraphInputs)]  # one and the same
+    return graph_run.train(configs, graph, homes, say, tracked)
+
+
+def _best(config: schema.Run, inputs: Inputs | GraphInputs, home: RunFolder) -> serving.Model | graph_run.Best:
+    if isinstance(inputs, Inputs):
+        return serving.from_checkpoint(config, inputs, home)
+    return graph_run.load_best(config, inputs, home)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +151,7 @@ def validate_only(
     prepared = prepare(config.data, log=say)
     check_fingerprint(home.path, prepared.fingerprint, fingerprint)
     record = _start(home, config, prepared)
-    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
+    inputs = _inputs(prepared, config, home, say)
     told: set[int] = set()
 
     def tell() -> bool:
@@ -112,7 +160,7 @@ def validate_only(
         return on_validation is not None and any([on_validation(row["step"], row["selected"]) for row in new])
 
     with Trackers(home, config, record, say) as tracked:
-        trained = train(config, inputs, home, say, lambda *_: tell(), tracked)
+        trained = _train(config, inputs, home, say, lambda *_: tell(), tracked)
     tell()  # what a process wrote that was killed right after its last step
     rows = _validations(home)
     best = next(row for row in reversed(rows) if row["best"])
@@ -150,7 +198,7 @@ def run_together(
     """
     if len(set(seeds)) != len(seeds) or len({folder.absolute() for folder in folders}) != len(folders):
         raise ValueError(f"seeds {list(seeds)} and their folders must differ")
-    if reason := can_run_together(config):
+    if reason := cannot_run_together(config):
         raise UserError(f"{name}: {reason}")
     trackers.require(config.track)
     configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
@@ -170,14 +218,14 @@ def run_together(
     if not todo:
         return homes
     started = time.monotonic()
-    inputs = [build_inputs(prepared.shop, todo[0][0], todo[0][1].tokenizer, log=say)]
+    inputs = [_inputs(prepared, todo[0][0], todo[0][1], say)]
     if config.data.controls == schema.Controls():
         inputs *= len(todo)
     else:  # drawn from the seed
-        inputs += [build_inputs(prepared.shop, one, home.tokenizer, log=lambda _: None) for one, home, _ in todo[1:]]
+        inputs += [_inputs(prepared, one, home, lambda _: None) for one, home, _ in todo[1:]]
     with contextlib.ExitStack() as stack:
         tracked = [stack.enter_context(Trackers(home, one, record, say)) for one, home, record in todo]
-        trained = train_together([one for one, _, _ in todo], inputs, [home for _, home, _ in todo], say, tracked)
+        trained = _train_together([one for one, _, _ in todo], inputs, [home for _, home, _ in todo], say, tracked)
         share = (time.monotonic() - started) / len(todo)
         for (one, home, record), own, outcome, tracker in zip(todo, inputs, trained, tracked, strict=True):
             if isinstance(outcome, Trained):
@@ -191,6 +239,15 @@ def run_together(
     return homes
 
 
+def cannot_run_together(config: schema.Run) -> str | None:
+    """Why seeds of this config cannot be trained in one program; `None`: they can."""
+    if config.kge.scorer is None:
+        return can_run_together(config)
+    if config.data.controls != schema.Controls():
+        return "data.controls: the seeds' graphs differ"
+    return None
+
+
 def _prefixed(say: Say, seed: int) -> Say:
     return lambda line: say(f"seed {seed}: {line}")
 
@@ -199,7 +256,7 @@ def _finish(
     home: RunFolder,
     config: schema.Run,
     prepared: Prepared,
-    inputs: Inputs,
+    inputs: Inputs | GraphInputs,
     trained: Trained,
     record: dict[str, Any],
     spent: float,
@@ -209,7 +266,7 @@ def _finish(
     """What follows training: the one test, the provenance's end, the report. `spent`: seconds this process took until here."""
     started = time.monotonic()
     say(f"best checkpoint: step {trained.best_step} of {trained.steps}; measuring it on test")
-    best = serving.from_checkpoint(config, inputs, home)
+    best = _best(config, inputs, home)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)  # before results.json, which says that the run was measured
     runs.write_json(home.results_file, results)
@@ -236,8 +293,8 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     config = home.config()
     prepared = prepare(config.data, log=say)
     record = _start(home, config, prepared)
-    inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
-    best = serving.from_checkpoint(config, inputs, home)
+    inputs = _inputs(prepared, config, home, say)
+    best = _best(config, inputs, home)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)
     same = home.results_file.exists() and home.results() == results
@@ -274,6 +331,7 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
     places = {
         "text.checkpoint": config.text.checkpoint,
         "objectives.distillation.teacher": config.objectives.distillation.teacher,
+        "kge.text.checkpoint": config.kge.text.checkpoint,
     }
     if checkpoints := {key: hub.fingerprint(hub.locate(place)) for key, place in places.items() if place is not None}:
         record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
@@ -281,24 +339,61 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
     return record
 
 
-def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
+def measure(
+    best: serving.Model | graph_run.Best, inputs: Inputs | GraphInputs, config: schema.Run
+) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the best checkpoint on validation and test, and baselines on test.
 
     Returns:
       (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
     """
     settings = config.evaluation
-    valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
-    test = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
-    found = evaluate_baselines(inputs, config, settings.max_test) if settings.baselines else {}
-    results = {"valid": _numbers(valid), "test": _numbers(test), **_baseline_results(found), **_sampled(settings)}
-    return results, scores_by_task(test, found, inputs)
+    if isinstance(inputs, GraphInputs):
+        assert isinstance(best, graph_run.Best)
+        parts, found = graph_run.measure(best, inputs, config)
+    else:
+        assert isinstance(best, serving.Model)
+        found = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
+        valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
+        parts = {"valid": _metrics(valid), "test": _metrics(found)}
+    simple = _baselines(inputs, config) if settings.baselines else {}
+    numbers = {split: {task: _finite(row) for task, row in tasks.items()} for split, tasks in parts.items()}
+    return {**numbers, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
 
 
-def measure_baselines(inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
+def measure_baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the baselines alone, without any training; the same two as `measure` returns."""
-    found = evaluate_baselines(inputs, config, config.evaluation.max_test)
-    return {**_baseline_results(found), **_sampled(config.evaluation)}, scores_by_task({}, found, inputs)
+    found = _baselines(inputs, config)
+    return {**_baseline_results(found), **_sampled(config.evaluation)}, _scores({}, found, inputs)
+
+
+def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None, say: Say) -> None:
+    """results.json, scores/ and provenance of the simple methods alone, in a folder of their own.
+
+    Raises:
+      UserError: the data are not those with the fingerprint.
+    """
+    home.path.mkdir(parents=True, exist_ok=True)
+    prepared = prepare(config.data, log=say)
+    check_fingerprint(home.path, prepared.fingerprint, fingerprint)
+    runs.write_json(home.provenance_file, runs.provenance(config, prepared.fingerprint, prepared.source))
+    with tempfile.TemporaryDirectory() as elsewhere:  # the tokeniser is not worth keeping
+        inputs = _inputs(prepared, config, RunFolder(Path(elsewhere)), say)
+    results, scores = measure_baselines(inputs, config)
+    write_scores(home, scores)
+    runs.write_json(home.results_file, results)
+
+
+def _baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> dict[str, dict[str, Result]]:
+    if isinstance(inputs, GraphInputs):
+        return graph_run.measure_baselines(inputs, config)
+    return evaluate_baselines(inputs, config, config.evaluation.max_test)
+
+
+def _scores(
+    found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs | GraphInputs
+) -> dict[str, Scores]:
+    return scores_by_task(found, simple, inputs.rows if isinstance(inputs, GraphInputs) else inputs)
 
 
 def write_scores(home: RunFolder, scores: Mapping[str, Scores]) -> None:
@@ -325,41 +420,51 @@ def _sampled(settings: schema.Evaluation) -> dict[str, Any]:
 
 
 def _numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float | None]]:
+    return {task: _finite(metrics) for task, metrics in _metrics(results).items()}
+
+
+def _metrics(results: Mapping[str, Result]) -> dict[str, Mapping[str, float]]:
+    return {task: result.metrics for task, result in results.items()}
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Metrics as JSON can hold them: what is undefined (NaN) is null."""
-    return {
-        task: {name: float(value) if math.isfinite(value) else None for name, value in result.metrics.items()}
-        for task, result in results.items()
-    }
+    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def write_report(
     home: RunFolder,
     config: schema.Run,
     prepared: Prepared,
-    inputs: Inputs,
-    best: serving.Model,
+    inputs: Inputs | GraphInputs,
+    best: serving.Model | graph_run.Best,
     results: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
     """plots/*.png and report.html."""
     vectors = labels = None
-    if inputs.n_products > 2:
-        vectors, labels = best.unit, [path.split(" > ")[0] for path in inputs.shop.products.category]
-        if not any(labels):
-            labels = list(inputs.shop.products.brand)
+    shown = report.Examples()
+    graph = inputs.graph if isinstance(inputs, Inputs) else inputs.rows.graph
+    what = " + ".join(config.model.product.sources) if config.kge.scorer is None else config.kge.scorer
+    if isinstance(inputs, Inputs) and isinstance(best, serving.Model):
+        shown = examples(best, inputs, config)
+        if inputs.n_products > 2:
+            vectors, labels = best.unit, [path.split(" > ")[0] for path in inputs.shop.products.category]
+            if not any(labels):
+                labels = list(inputs.shop.products.brand)
     legend = plots.write_plots(home.plots, curves=home.metrics(), results=results, vectors=vectors, labels=labels)
     report.write_report(
         home.path,
-        title=f"{config.data.name}: {' + '.join(config.model.product.sources)}",
+        title=f"{config.data.name}: {what}",
         config_yaml=dump_run(config),
         results=results,
         provenance=record,
         curves=home.metrics(),
         legend=legend,
-        examples=examples(best, inputs, config),
+        examples=shown,
         cleaning=prepared.cleaning,
         counts=prepared.shop.counts(),
-        graph_counts=inputs.graph.relation_counts(),
+        graph_counts=graph.relation_counts(),
     )
 
 

@@ -44,8 +44,12 @@ ROOMS: dict[str, set[str]] = {
         "reporting",
     },
 }
+ROOMS["kge"] = {
+    *("errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "training", "text_encoder"),
+}
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
+ROOMS["seeds"] = {*ROOMS}
 ROOMS["studies"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS, "studies"}
 ROOMS["__main__"] = {"cli"}

@@ -181,6 +181,24 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
         console.print(f"\n{SEGMENT_NOTE} {COVERAGE_NOTE}")
 
 
+def print_seeds(results: Mapping[str, Any], console: Console | None = None, split: str = "test") -> None:
+    """Prints each seed's own numbers, a table a task, and below them mean ± standard deviation (see `fusionjax.seeds`)."""
+    console = console or Console(highlight=False)
+    for task in tasks_in(results, split):
+        metrics = metrics_of(results, task, split)
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=False)
+        table.title = Text(f"{task} · {split}, by seed", style="bold")
+        table.add_column("seed")
+        for name in metrics:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for seed, own in results["seeds"].items():
+            table.add_row(seed, *(number(value_of(own[split].get(task, {}), name)) for name in metrics))
+        mean, spread = results[split][task], results.get("spread", {}).get(split, {}).get(task, {})
+        table.add_row("mean ± sd", *(f"{number(value_of(mean, name))} ± {number(value_of(spread, name))}" for name in metrics))
+        console.print("")
+        console.print(table)
+
+
 # ----------------------------------------------------------------------------------------------------------- description
 def print_effects(effects: list[Effect], console: Console | None = None) -> None:
     """Prints what cleaning did, a line a step."""

@@ -18,7 +18,7 @@ from fusionjax.models.joint import JointModel
 from fusionjax.objectives import normalise
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.state import layout
+from fusionjax.training.state import best_shapes, layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,8 @@ def load(run: str | Path) -> "Model":
     """
     folder = RunFolder(Path(run))
     config = folder.config()
+    if config.kge.scorer is not None:
+        raise UserError(f"{folder.path}: a run of graph embedding (kge.scorer) has no towers to search or recommend with")
     recorded = folder.provenance().get("fingerprint")
     prepared = prepare(config.data, log=lambda _: None)
     if recorded is not None and recorded != prepared.fingerprint:
@@ -56,7 +58,7 @@ def from_checkpoint(config: schema.Run, inputs: Inputs, folder: RunFolder) -> "M
     checkpoints = Checkpoints(folder.checkpoints, writing=False)
     try:
         model = JointModel(layout(config, inputs))
-        step, params, bank = checkpoints.load_best(model)
+        step, params, bank = checkpoints.load_best(*best_shapes(model))
     finally:
         checkpoints.close()
     return Model(

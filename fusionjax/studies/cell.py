@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -75,7 +74,7 @@ def _do(job: dict[str, Any], folders: list[Path]) -> int:
     configs = [schema.Run.model_validate_json(json.dumps(cell["config"]), strict=True) for cell in job["cells"]]
     try:
         if job["kind"] == "baselines":
-            _baselines(configs[0], folders[0], job["fingerprint"])
+            pipeline.baselines_alone(configs[0], runs.RunFolder(folders[0]), job["fingerprint"], _say)
         elif len(folders) > 1:
             seeds = [config.seed for config in configs]
             pipeline.run_together(configs[0], seeds, folders, job["row"], say=_say, fingerprint=job["fingerprint"])
@@ -85,24 +84,6 @@ def _do(job: dict[str, Any], folders: list[Path]) -> int:
         _say(str(stop))
         return INTERRUPTED
     return DONE
-
-
-def _baselines(config: Any, folder: Path, fingerprint: str | None) -> None:
-    """results.json and scores/ of the simple methods alone."""
-    from fusionjax import pipeline, runs
-    from fusionjax.data.inputs import build_inputs
-    from fusionjax.data.prepare import prepare
-
-    folder.mkdir(parents=True, exist_ok=True)
-    home = runs.RunFolder(folder)
-    prepared = prepare(config.data, log=_say)
-    pipeline.check_fingerprint(folder, prepared.fingerprint, fingerprint)
-    runs.write_json(home.provenance_file, runs.provenance(config, prepared.fingerprint, prepared.source))
-    with tempfile.TemporaryDirectory() as tokenizer:
-        inputs = build_inputs(prepared.shop, config, Path(tokenizer), log=_say)
-    results, scores = pipeline.measure_baselines(inputs, config)
-    pipeline.write_scores(home, scores)
-    runs.write_json(home.results_file, results)
 
 
 def add_cost(folder: Path, seconds: float, shared_by: int = 1) -> None:

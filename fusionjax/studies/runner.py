@@ -19,12 +19,12 @@ from typing import Any
 from fusionjax.config import changed_keys, schema
 from fusionjax.errors import UserError
 from fusionjax.evaluation.scores import load_scores
+from fusionjax.pipeline import cannot_run_together
 from fusionjax.runs import RunFolder, now, write_json
 from fusionjax.studies.cell import COST, DONE, INTERRUPTED
 from fusionjax.studies.claims import BEAT, Claims
 from fusionjax.studies.folder import Record, StudyFolder
 from fusionjax.studies.plan import BASELINES, Cell, Plan, cell_digest, slug
-from fusionjax.training.together import can_run_together
 
 Say = Callable[[str], None]
 _POLL = 0.2
@@ -165,7 +165,7 @@ class Runner:
         missing = self.missing()
         for cell in missing:
             group = [cell]
-            if self.plan.study.together and can_run_together(cell.config) is None:
+            if self.plan.study.together and cannot_run_together(cell.config) is None:
                 group = [other for other in missing if other.row == cell.row]
             claimed = [(each, number) for each in group if (number := self.claims.claim(each.digest)) is not None]
             # Another worker may have finished it between the look and the claim.

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from fusionjax.errors import UserError
-from fusionjax.models.joint import JointModel
-from fusionjax.training.state import TrainState, bank_shape
+from fusionjax.training.state import TrainState
 
 _policies = ocp.training.preservation_policies
 
@@ -46,14 +45,14 @@ class Checkpoints:
         found = self.latest.latest
         return None if found is None else found.step
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state, placed like `like`, and its memory; `None` if there is none.
+    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest state, or that of a step, placed like `like`, and its memory; `None` if there is none.
 
         Raises:
           UserError: the checkpoint is of another model.
         """
-        step = self.latest_step()
-        if step is None:
+        step = self.latest_step() if step is None else step
+        if step is None or step not in [kept.step for kept in self.latest.checkpoints]:
             return None
         found = _load(self.latest, step, jax.tree.map(_abstract, _plain(like)))
         return TrainState(**found), cast(dict[str, Any], self.latest.metadata(step).custom_metadata)
@@ -66,8 +65,12 @@ class Checkpoints:
             return
         self.best.save(step, {"params": state.params, "bank": state.bank}, force=True, custom_metadata=validation)
 
-    def load_best(self, model: JointModel) -> tuple[int, Any, Any]:
+    def load_best(self, params: Any, bank: tuple[int, int] = (1, 1)) -> tuple[int, Any, Any]:
         """(step, parameters, text bank) of the best checkpoint, on the first local device, wherever it was saved.
+
+        Args:
+          params: tree of shapes and dtypes that the parameters must have.
+          bank: shape of the text bank.
 
         Raises:
           UserError: the run has none, or it is of another model.
@@ -76,8 +79,7 @@ class Checkpoints:
         if found is None:
             raise UserError(f"{self.best.directory}: no checkpoint there; train the run first")
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params = jax.eval_shape(lambda: model.init(jax.random.key(0))["params"])
-        like = {"params": params, "bank": jax.ShapeDtypeStruct(bank_shape(model), jnp.float32)}
+        like = {"params": params, "bank": jax.ShapeDtypeStruct(bank, jnp.float32)}
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
         tree = _load(self.best, found.step, like)
         return found.step, tree["params"], tree["bank"]

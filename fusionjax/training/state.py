@@ -122,3 +122,8 @@ def bank_shape(model: JointModel) -> tuple[int, int]:
     if not at.uses_bank or at.encoder is None:
         return 1, 1
     return at.n_products, at.encoder.width * len(at.pooling.split("+"))
+
+
+def best_shapes(model: JointModel) -> tuple[Params, tuple[int, int]]:
+    """What a best checkpoint of this model holds: shapes of the parameters and of the bank (`Checkpoints.load_best`)."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0))["params"]), bank_shape(model)

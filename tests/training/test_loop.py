@@ -19,6 +19,7 @@ from fusionjax.runs import RunFolder
 from fusionjax.training import loop
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.loop import NonFiniteLoss, Trained, build_model, train
+from fusionjax.training.state import best_shapes
 from tests.shops import ONLY_GRAPH, fresh_state, tiny_inputs, tiny_run
 
 
@@ -31,7 +32,7 @@ def trained(config: schema.Run, folder: Path) -> tuple[Trained, RunFolder, list[
 def best(config: schema.Run, run: RunFolder) -> tuple[int, Any]:
     checkpoints = Checkpoints(run.checkpoints)
     try:
-        step, params, bank = checkpoints.load_best(build_model(config, tiny_inputs(config)))
+        step, params, bank = checkpoints.load_best(*best_shapes(build_model(config, tiny_inputs(config))))
     finally:
         checkpoints.close()
     return step, (params, bank)
@@ -247,7 +248,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="latest/0: this checkpoint does not fit the model of the config"):
             checkpoints.restore(fresh_state(wider, tiny_inputs(wider)))
         with pytest.raises(UserError, match="best/0: this checkpoint does not fit the model of the config"):
-            checkpoints.load_best(build_model(wider, tiny_inputs(wider)))
+            checkpoints.load_best(*best_shapes(build_model(wider, tiny_inputs(wider))))
     finally:
         checkpoints.close()
 
@@ -259,7 +260,7 @@ def test_checkpoints_round_trip_and_few_are_kept(tmp_path: Path) -> None:
     memory = {"data": {"next_index": 3}, "best": 0.25, "best_step": 2, "since_best": 1, "stopped": False}
     try:
         with pytest.raises(UserError, match="no checkpoint there; train the run first"):
-            checkpoints.load_best(build_model(config, tiny_inputs(config)))
+            checkpoints.load_best(*best_shapes(build_model(config, tiny_inputs(config))))
         assert checkpoints.restore(state) is None
         for step in (1, 2, 3):
             state = dataclasses.replace(state, step=jnp.asarray(step, jnp.int32))

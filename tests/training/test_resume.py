@@ -17,6 +17,7 @@ from fusionjax.config import dump_run
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.loop import build_model
+from fusionjax.training.state import best_shapes
 from tests.shops import fresh_state, tiny_inputs, tiny_run
 
 RUN = tiny_run("train.steps=12", "train.validate_every=4", "train.checkpoint_every=2")
@@ -118,7 +119,7 @@ def saved(run: RunFolder) -> dict[str, Any]:
     try:
         restored = checkpoints.restore(fresh_state(RUN, inputs, steps=12))
         assert restored is not None
-        best_step, params, bank = checkpoints.load_best(model)
+        best_step, params, bank = checkpoints.load_best(*best_shapes(model))
     finally:
         checkpoints.close()
     return {"state": restored[0], "memory": restored[1], "best": {"step": best_step, "params": params, "bank": bank}}
