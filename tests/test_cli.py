@@ -13,6 +13,7 @@ import pytest
 
 from fusionjax import __version__
 from fusionjax.config import load_run
+from fusionjax.data.sources import SOURCES
 from fusionjax.runs import RunFolder
 from tests.trained import ROOT, SMALL, Cli, TrainedRun, fusionjax, one_clear_line, readme_block, readme_shop, trained_run
 
@@ -149,7 +150,7 @@ def test_config_schema_is_json(cli: Cli) -> None:
 
 def test_data_list(cli: Cli) -> None:
     code, out, _ = cli("data", "list")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["demo_shop", "amazon_beauty", "home_depot", "files"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == list(SOURCES)
 
 
 def test_data_prepare_and_describe(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fusionjax.config import schema
 from fusionjax.data import prepare as prepare_module
 from fusionjax.data.prepare import describe_prepared, list_sources, plot_long_tail, prepare
 from fusionjax.data.shop import Events, Judgments, Products, Queries, Shop, Triples, Users, text_column
+from fusionjax.data.sources import SOURCES
 from fusionjax.data.tables import MANIFEST, ShopBuilder, build_tables, read_manifest, shop_from_tables
 from fusionjax.errors import UserError
 
@@ -192,7 +193,7 @@ def test_cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_data_set_names_the_nearest() -> None:
     with pytest.raises(UserError, match="no data set 'demo_shp'; did you mean 'demo_shop'"):
         prepare(schema.Data(name="demo_shp"))
-    assert [name for name, _ in list_sources()] == ["demo_shop", "amazon_beauty", "home_depot", "files"]
+    assert [name for name, _ in list_sources()] == list(SOURCES)
     assert all(summary for _, summary in list_sources())
 
 

@@ -9,6 +9,15 @@ SOURCES = {
     "demo_shop": "fusionjax.data.sources.demo_shop:DemoShopBuilder",
     "amazon_beauty": "fusionjax.data.sources.amazon_beauty:AmazonBeautyBuilder",
     "home_depot": "fusionjax.data.sources.home_depot:HomeDepotBuilder",
+    "codex_s": "fusionjax.data.sources.graphs.codex:CodexSBuilder",
+    "codex_m": "fusionjax.data.sources.graphs.codex:CodexMBuilder",
+    "codex_l": "fusionjax.data.sources.graphs.codex:CodexLBuilder",
+    "fb15k237": "fusionjax.data.sources.graphs.fb15k237:Fb15k237Builder",
+    "wn18rr": "fusionjax.data.sources.graphs.wn18rr:Wn18rrBuilder",
+    "yago3_10": "fusionjax.data.sources.graphs.yago3_10:Yago310Builder",
+    "umls": "fusionjax.data.sources.graphs.small:UmlsBuilder",
+    "kinship": "fusionjax.data.sources.graphs.small:KinshipBuilder",
+    "nations": "fusionjax.data.sources.graphs.small:NationsBuilder",
     "files": "fusionjax.data.sources.files:FilesBuilder",
 }
 """`data.name` → module:class, imported when used."""
