@@ -43,6 +43,15 @@ class Statistics(Section):
     """Of the resampling: the same stored scores give the same table."""
 
 
+class Published(Section):
+    """Results of others that a row is held against."""
+
+    source: str
+    """Where they stand: paper, repository and file, protocol."""
+    values: dict[TaskName, dict[str, float]]
+    """Task → metric → value."""
+
+
 class Study(Section):
     """What `experiments/NAME/study.yaml` holds."""
 
@@ -57,7 +66,10 @@ class Study(Section):
     """`grid`: every combination; `one_at_a_time`: the first value of every axis, then each other value alone; `rows`: those
     listed."""
     rows: dict[str, dict[str, Any]] = Field(default={})
-    """Design `rows`: row name → {axis: value, …, set: {dotted key: value}}; an axis not named keeps its first value."""
+    """Design `rows`: row name → {axis: value, …, set: {dotted key: value}, base: another config}; an axis not named keeps its
+    first value."""
+    published: dict[str, tuple[Published, ...]] = Field(default={})
+    """Row → published results of the same method on the same data, for a table beside ours."""
     reference: str
     """The row all others are compared with."""
     seeds: tuple[Seed, ...]

@@ -90,20 +90,21 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
                 f"(others belong into {file})"
             )
     axes = {name: _axis(name, study, tree) for name in study.axes}
-    rows, extra = _rows(study, axes, tree)
+    rows, extra, bases = _rows(study, axes, tree)
     if study.reference not in rows:
         raise UserError(f"{tree.origin(('reference',))}: reference: no row '{study.reference}'{nearest(study.reference, rows)}")
     for place, pair in enumerate(study.contrasts):
         for name in pair:
             if name not in rows:
                 raise UserError(f"{tree.origin(('contrasts', place))}: contrasts: no row '{name}'{nearest(name, rows)}")
+    for row in study.published:
+        if row not in rows:
+            raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
     for task, metrics in study.tasks.items():
         for metric in metrics:
             if metric not in (known := metric_names(task)):
                 raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: no metric '{metric}'{nearest(metric, known)}")
-    base = file.parent / study.base
-    if not base.exists():
-        raise UserError(f"{tree.origin(('base',))}: base: no such config file: {base}")
+    base = _base(study.base, file, tree.origin(("base",)))
     load_run(base, places)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
     for row, values in rows.items():
@@ -112,8 +113,11 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
         ]
         layers.append(layer(extra.get(row, {}), tree.origin(("rows", row, "set"))))
         layers.append(layer((chosen or {}).get(row, {}), "search/chosen.yaml"))
+        start = base
+        if row in bases:
+            start = _base(bases[row], file, tree.origin(("rows", row, "base")))
         try:
-            configs[row] = load_run(base, ["evaluation.baselines=false", *places], layers)
+            configs[row] = load_run(start, ["evaluation.baselines=false", "seeds=[]", *places], layers)
         except UserError as error:
             raise UserError(f"row '{row}': {error}") from None
     cells = [
@@ -122,6 +126,13 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
         for row in sorted(rows, key=lambda row: row != study.reference)
     ]
     return Plan(study, file.parent, axes, rows, tuple(cells))
+
+
+def _base(name: str, file: Path, origin: str) -> Path:
+    base = file.parent / name
+    if not base.exists():
+        raise UserError(f"{origin}: base: no such config file: {base}")
+    return base
 
 
 def cell_digest(config: schema.Run | Mapping[str, Any]) -> str:
@@ -165,20 +176,24 @@ def _axis(name: str, study: Study, tree: Tree) -> dict[str, Overrides]:
 
 def _rows(
     study: Study, axes: Mapping[str, Mapping[str, Overrides]], tree: Tree
-) -> tuple[dict[str, dict[str, str]], dict[str, Overrides]]:
-    """(row → axis → value, row → its own overrides)."""
+) -> tuple[dict[str, dict[str, str]], dict[str, Overrides], dict[str, str]]:
+    """(row → axis → value, row → its own overrides, row → its own base)."""
     first = {axis: next(iter(values)) for axis, values in axes.items()}
     if study.design == "grid":
-        return {
-            " / ".join(combination): dict(zip(axes, combination, strict=True))
-            for combination in itertools.product(*axes.values())
-        }, {}
+        return (
+            {
+                " / ".join(combination): dict(zip(axes, combination, strict=True))
+                for combination in itertools.product(*axes.values())
+            },
+            {},
+            {},
+        )
     if study.design == "one_at_a_time":
         rows = {"base": dict(first)}
         for axis, values in axes.items():
             rows |= {f"{axis}: {value}": {**first, axis: value} for value in list(values)[1:]}
-        return rows, {}
-    rows, extra = {}, {}
+        return rows, {}, {}
+    rows, extra, bases = {}, {}, {}
     for row, spec in study.rows.items():
         rows[row] = dict(first)
         for axis, value in spec.items():
@@ -187,10 +202,14 @@ def _rows(
                 if not isinstance(value, dict):
                     raise UserError(f"{where}: rows.{row}.set: expected dotted keys and values, got {show(value)}")
                 extra[row] = value
+            elif axis == "base":
+                if not isinstance(value, str):
+                    raise UserError(f"{where}: rows.{row}.base: expected the name of a config file, got {show(value)}")
+                bases[row] = value
             elif axis not in axes:
-                raise UserError(f"{where}: rows.{row}: no axis '{axis}'{nearest(axis, [*axes, 'set'])}")
+                raise UserError(f"{where}: rows.{row}: no axis '{axis}'{nearest(axis, [*axes, 'set', 'base'])}")
             elif not isinstance(value, str) or value not in axes[axis]:
                 raise UserError(f"{where}: rows.{row}.{axis}: no value {show(value)}{nearest(str(value), axes[axis])}")
             else:
                 rows[row][axis] = value
-    return rows, extra
+    return rows, extra, bases

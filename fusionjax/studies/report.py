@@ -28,6 +28,7 @@ from fusionjax.studies.importance import chosen_lines, read_traces
 from fusionjax.studies.markdown import anchor, bold, code, environment, escape, to_html
 from fusionjax.studies.methods import write_methods
 from fusionjax.studies.pictures import Picture, mean_of, time_of, write_plots
+from fusionjax.studies.published import published_grids
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -116,6 +117,7 @@ def _values(collected: "Collected", analysis: Analysis, pictures: Sequence[Pictu
         "correction": CORRECTIONS.get(analysis.settings["correction"], analysis.settings["correction"]),
         "parts": parts,
         "reference": bold(analysis.reference),
+        "published": [Markup(tables.markdown(grid)) for grid in published_grids(collected.study.published, analysis)],
         "rows": _axes_table(collected),
         "for_whom": any(each.for_whom for each in found),
         "sections": [(title, shown) for title, shown in sections if shown],

@@ -21,6 +21,7 @@ from fusionjax.studies import latex
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.grids import CORRECTIONS, EXAMPLES, MARK, Block, Cell, Grid, grids, number, p_value, signed, slug
 from fusionjax.studies.markdown import escape
+from fusionjax.studies.published import published_grids
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -152,7 +153,7 @@ def write_tables(collected: "Collected", analysis: Analysis, folder: Path) -> li
     """
     if tuple(collected.rows) != analysis.rows:
         raise ValueError(f"the analysis has the rows {analysis.rows}, the study {tuple(collected.rows)}")
-    shown = grids(analysis)
+    shown = [*grids(analysis), *published_grids(collected.study.published, analysis)]
     texts = {"results.csv": results_csv(analysis), "seeds.csv": seeds_csv(analysis)}
     texts |= {f"{grid.name}.tex": latex.table(grid) for grid in shown}
     texts["all.tex"] = latex.document([grid.name for grid in shown], collected.study.question)
