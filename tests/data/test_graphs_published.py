@@ -198,13 +198,11 @@ def test_wn18rr_and_umls_words(fake: Any) -> None:
     assert shop.entities is not None and shop.entities.id.tolist() == ["a", "d"]
     assert shop.entities.name.tolist() == ["stool", "word"]
     assert shop.entities.description.tolist() == ["solid product, evacuated", ""]
-    triples = {
-        name: text.replace("a\t", "gene_or_genome\t").replace("\ta", "\tgene_or_genome") for name, text in TRIPLES.items()
-    }
-    files = {"umls.tar.gz": triples, "umls_entity2textlong.txt": "gene_or_genome\tA gene is …\n"}
+    triples = {name: text.replace("a", "gene_or_genome") for name, text in TRIPLES.items()}
+    files = {"umls.tar.gz": triples, "umls_entity2textlong.txt": "gene_or_genome\tA gene is a unit\n"}
     shop, _ = prepared(fake("umls", files, Counts(2, 1, 1, 4, 2)))
     assert shop.entities is not None and shop.entities.name[0] == "gene or genome"
-    assert shop.entities.description[0] == "A gene is …" and len(shop.entities) == 4
+    assert shop.entities.description[0] == "A gene is a unit" and len(shop.entities) == 4
 
 
 def test_codex(fake: Any) -> None:

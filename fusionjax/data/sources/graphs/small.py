@@ -2,7 +2,7 @@
 
 Kok and Domingos, "Statistical Predicate Invention" (ICML 2007), split by https://github.com/TimDettmers/ConvE (MIT), pinned to
 a commit. UMLS, semantic types of medicine, has long texts from KG-BERT (https://github.com/yao8839836/kg-bert, Apache-2.0),
-some of them about other things of the same name; its names are the ids with spaces for underscores. The other two have no words.
+some about other things of the same name; its names are the ids with spaces for underscores. The other two have no words.
 """
 
 from collections.abc import Mapping
