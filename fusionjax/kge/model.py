@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.kge import Kge
 from fusionjax.models.scorers import Dropout, Init, Scorer, Sizes, make_scorer
+from fusionjax.models.scorers.algebra import root
 
 Params = dict[str, Any]
 
@@ -145,6 +146,16 @@ class GraphModel:
             return self.scorer.score(anchor, relation, candidates, shared)
         asks = of_head[:, None, None]
         return self.scorer.score(jnp.where(asks, candidates, anchor), relation, jnp.where(asks, anchor, candidates), shared)
+
+    def pick(
+        self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"]
+    ) -> Float[Array, "q n"]:
+        """Scores of each question's own candidates, out of the products of all queries with all entities."""
+        picked = jnp.take_along_axis(query @ entities.T, numbers, axis=1)
+        if self.scorer.compare == "product":
+            return picked
+        squares = (query * query).sum(-1)[:, None] + (entities * entities).sum(-1)[numbers]
+        return self.scorer.sizes.margin - root(squares - 2 * picked)
 
     def score_all(
         self,

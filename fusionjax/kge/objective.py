@@ -183,32 +183,27 @@ def _blockwise(
 def against_drawn(
     model: GraphModel,
     config: Kge,
-    hyper: Hyper,
     asked: Questions,
     vectors: Vectors,
     drawn: Float[Array, "c n w"],
-    nothing: Bool[Array, "q n"],
     shared: Params | None,
     key: Array,
-) -> Float[Array, "q"]:
-    """The loss of each question against the vectors of its corruptions, or of those of its chunk."""
-    scorer = model.scorer
+) -> tuple[Float[Array, "q"], Float[Array, "q n"]]:
+    """(score of each true triple, of each question's corruptions), from the vectors of these, or of those of its chunk."""
+    scorer, chunk = model.scorer, config.negatives.shared
     if not scorer.product:
-        if config.negatives.shared:
-            drawn = jnp.repeat(drawn, config.negatives.shared, axis=0)
-        everything = jnp.concatenate([vectors.answer[:, None], drawn], 1)
+        spread = jnp.repeat(drawn, chunk, axis=0) if chunk else drawn
+        everything = jnp.concatenate([vectors.answer[:, None], spread], 1)
         scores = model.score_each(vectors.anchor, vectors.relation, asked.of_head, everything, shared)
-        return loss_of_questions(config, hyper, scores[:, 0], scores[:, 1:], nothing)
+        return scores[:, 0], scores[:, 1:]
     query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
     positive = scorer.compare_each(query, vectors.answer)
-    if config.negatives.shared:
-        chunked = query.reshape(drawn.shape[0], config.negatives.shared, -1)
-        negative = jax.vmap(scorer.compare_all)(chunked, drawn).reshape(nothing.shape)
-    elif scorer.compare == "product":
-        negative = jnp.einsum("qw,qnw->qn", query, drawn)
-    else:
-        negative = scorer.compare_each(query[:, None], drawn)
-    return loss_of_questions(config, hyper, positive, negative, nothing)
+    if chunk:
+        negative = jax.vmap(scorer.compare_all)(query.reshape(drawn.shape[0], chunk, -1), drawn)
+        return positive, negative.reshape(len(positive), -1)
+    if scorer.compare == "product":
+        return positive, jnp.einsum("qw,qnw->qn", query, drawn)
+    return positive, scorer.compare_each(query[:, None], drawn)
 
 
 def penalty(
@@ -220,7 +215,7 @@ def penalty(
     if config.penalty.name == "dura":
         swap = asked.of_head[:, None] if asked.of_head is not None else jnp.zeros((1, 1), bool)
         head, tail = jnp.where(swap, vectors.answer, vectors.anchor), jnp.where(swap, vectors.anchor, vectors.answer)
-        return of_entity * _mean(model.scorer.dura(head, vectors.relation, tail, shared), asked.weight)
+        return of_entity * mean(model.scorer.dura(head, vectors.relation, tail, shared), asked.weight)
     power = 3 if config.penalty.name == "n3" else 2
     if not config.penalty.weighted:
         nobody = jnp.zeros((1, model.scorer.entity_width))
@@ -229,7 +224,7 @@ def penalty(
     anchor, relation, answer = model.scorer.factors(*vectors)
     # k-vs-all has no answer of its own: there entities are held as anchors only.
     ends = (anchor**power).sum(-1) + (0.0 if config.training == "k_vs_all" else (answer**power).sum(-1))
-    return _mean(of_entity * ends + of_relation * (relation**power).sum(-1), asked.weight)
+    return mean(of_entity * ends + of_relation * (relation**power).sum(-1), asked.weight)
 
 
 def relation_loss(model: GraphModel, params: Params, vectors: Vectors, asked: Questions) -> Float[Array, ""]:
@@ -237,7 +232,7 @@ def relation_loss(model: GraphModel, params: Params, vectors: Vectors, asked: Qu
     swap = asked.of_head[:, None] if asked.of_head is not None else jnp.zeros((1, 1), bool)
     head, tail = jnp.where(swap, vectors.answer, vectors.anchor), jnp.where(swap, vectors.anchor, vectors.answer)
     scores = model.score_relations(head, tail, params["relations"], params.get("shared"))
-    return _mean(losses.softmax_over_all(scores, asked.relation), asked.weight)
+    return mean(losses.softmax_over_all(scores, asked.relation), asked.weight)
 
 
 def alignment(
@@ -258,5 +253,6 @@ def drop(x: Float[Array, "q w"], rate: Array, key: Array) -> Float[Array, "q w"]
     return jnp.where(keep, x / (1 - rate), 0.0)
 
 
-def _mean(values: Float[Array, "q"], weight: Float[Array, "q"]) -> Float[Array, ""]:
+def mean(values: Float[Array, "q"], weight: Float[Array, "q"]) -> Float[Array, ""]:
+    """Over the questions that count."""
     return (values * weight).sum() / jnp.maximum(weight.sum(), 1.0)

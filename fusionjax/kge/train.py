@@ -15,16 +15,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fusionjax.config import schema
 from fusionjax.config.kge import Kge
 from fusionjax.errors import UserError
-from fusionjax.kge.epoch import Way, build_epoch, examples_of, init_state, order, way_of
+from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
 from fusionjax.kge.evaluate import Ranking
 from fusionjax.kge.graph import train_graph
 from fusionjax.kge.model import Features, GraphModel, graph_model
 from fusionjax.kge.objective import HYPER_KEYS, hyper_of
+from fusionjax.kge.ways import Way, way_of
 from fusionjax.runs import RunFolder
+from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar, MetricsLog
 from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation, Say, Trained, sigterm
@@ -147,6 +150,42 @@ def _prefixed(say: Say, seed: int) -> Say:
     return lambda line: say(f"seed {seed}: {line}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which device holds what. Several runs: whole runs to each device, if they divide evenly; nothing is exchanged then.
+
+    A lone run: each batch is split over the devices, everything else is on all of them; not so on several CPU devices, whose
+    collectives can wait for each other for ever inside a compiled loop.
+    """
+
+    mesh: Any
+    by_run: bool
+    by_batch: bool
+
+    @classmethod
+    def of(cls, runs: int, batch_size: int) -> "Placement":
+        mesh = parallel.build_mesh()
+        by_run = runs > 1 and runs % mesh.size == 0
+        by_batch = runs == 1 and batch_size % mesh.size == 0 and mesh.devices.flat[0].platform != "cpu"
+        return cls(mesh, by_run, by_batch)
+
+    def _put(self, tree: Any, *spec: str | None) -> Any:
+        if not (self.by_run or self.by_batch):
+            return jax.device_put(tree, self.mesh.devices.flat[0])
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(*spec)))
+
+    def everywhere(self, tree: Any) -> Any:
+        return self._put(tree)
+
+    def states(self, tree: Any) -> Any:
+        """What each run has of its own."""
+        return self._put(tree, *((parallel.AXIS,) if self.by_run else ()))
+
+    def orders(self, chosen: np.ndarray) -> jax.Array:
+        """int32 [steps, b], or [runs, steps, b]."""
+        return self._put(chosen, *((parallel.AXIS,) if self.by_run else (None, parallel.AXIS)))
+
+
 class _Loop:
     """Passes over the triples for a stack of runs; a lone run is not stacked."""
 
@@ -163,7 +202,7 @@ class _Loop:
         on_validation: OnValidation | None,
         stop: threading.Event,
     ) -> None:
-        self.members, self.model, self.kge, self.graph, self.features = members, model, kge, graph, features
+        self.members, self.model, self.kge = members, model, kge
         self.ranking, self.say, self.on_validation, self.stop = ranking, say, on_validation, stop
         self.alone = len(members) == 1
         self.examples = examples_of(kge, graph)
@@ -174,6 +213,8 @@ class _Loop:
         if not self.alone:
             epoch = jax.vmap(epoch, in_axes=(0, None, None, 0, 0, 0))
             create = jax.vmap(create)
+        self.place = Placement.of(len(members), kge.batch_size)
+        self.graph, self.features = self.place.everywhere((graph, features))
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.create = jax.jit(create)
         self.take = jax.jit(lambda tree, row: jax.tree.map(lambda leaf: leaf[row], tree))
@@ -184,8 +225,9 @@ class _Loop:
         seeds = [member.config.seed for member in self.members]
         self.state = self.create(jnp.int32(seeds[0]) if self.alone else jnp.asarray(seeds, jnp.int32))
         done = self._resume()
+        self.state = self.place.states(self.state)
         keys = [jax.random.key(seed) for seed in seeds]
-        self.keys = keys[0] if self.alone else jnp.stack(keys)
+        self.keys = self.place.states(keys[0] if self.alone else jnp.stack(keys))
         with contextlib.ExitStack() as stack, Bar(self.total, done, self.say) as bar:
             for member in self.members:
                 member.log = MetricsLog(member.home, done, member.trackers)
@@ -199,7 +241,7 @@ class _Loop:
         """The rest of a pass over the triples, and what follows it; returns the steps done."""
         at = done // self.steps
         orders = [order(member.config.seed, at, self.examples, self.kge.batch_size) for member in self.members]
-        chosen = orders[0] if self.alone else np.stack(orders)
+        chosen = self.place.orders(orders[0] if self.alone else np.stack(orders))
         sums: dict[str, Any] = {}
         while done < (at + 1) * self.steps:
             first = done % self.steps
@@ -228,8 +270,8 @@ class _Loop:
     def _hyper(self) -> dict[str, jax.Array]:
         rows = [{**hyper_of(one.config.kge), "learning_rate": one.memory.rate} for one in self.members]
         if self.alone:
-            return {name: jnp.float32(value) for name, value in rows[0].items()}
-        return {name: jnp.asarray([row[name] for row in rows], jnp.float32) for name in rows[0]}
+            return self.place.states({name: jnp.float32(value) for name, value in rows[0].items()})
+        return self.place.states({name: jnp.asarray([row[name] for row in rows], jnp.float32) for name in rows[0]})
 
     # ------------------------------------------------------------------------------------------------- what follows it
     def _record(self, done: int, means: dict[str, np.ndarray], bar: Bar) -> None:

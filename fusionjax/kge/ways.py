@@ -1,0 +1,175 @@
+"""The ways to compute a batch, and the loss of a batch each way: they cost differently, and give the same up to rounding."""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fusionjax.config.kge import Kge
+from fusionjax.kge import objective
+from fusionjax.kge.candidates import score_candidates
+from fusionjax.kge.graph import TrainGraph
+from fusionjax.kge.model import Features, GraphModel, Params
+from fusionjax.kge.objective import Hyper, Questions, Vectors
+
+DENSE_ENTITIES = 32
+"""A question's own candidates are picked from its scores of all entities, by one matrix product, up to this many times as many
+entities as candidates: a row looked up costs about as much as that many rows of a matrix product (measured on a CPU)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a batch is computed; static under jit."""
+
+    against: Literal["all", "picked", "scanned", "gathered"]
+    """all: every entity; picked: drawn candidates, out of scores of all; scanned: one candidate of every question at a time
+    (`candidates`); gathered: vectors of all candidates at once, where chunks share them or text and numbers go into them."""
+    rows: bool
+    """Only the rows of a batch are updated."""
+    longest: int = 0
+    """Row of the known-true index."""
+
+
+def way_of(model: GraphModel, config: Kge, graph: TrainGraph) -> Way:
+    """The cheapest way to compute what the config asks for."""
+    if config.training != "negatives":
+        return Way("all", False)
+    longest = int(np.diff(np.asarray(graph.known_offsets)).max(initial=0))
+    settings, entities = config.negatives, model.n_entities
+    whole_table = config.penalty.name != "none" and not config.penalty.weighted
+    near = entities <= DENSE_ENTITIES * settings.number and model.scorer.product and not settings.shared
+    if near and config.optimiser.rows != "on":
+        return Way("picked", False, longest)
+    questions = config.batch_size * (1 if config.reciprocal or settings.questions != "both" else 2)
+    touched = 2 * questions + (questions // settings.shared if settings.shared else questions) * settings.number
+    wanted = config.optimiser.rows == "on" or (config.optimiser.rows == "auto" and touched < entities)
+    rows = wanted and model.has_table and not whole_table
+    # An accelerator has the bandwidth for all candidates at once, and would wait for each of many small programs.
+    plain = model.text in ("none", "align") and not model.literal_width
+    scans = plain and not settings.shared and jax.default_backend() == "cpu"
+    return Way("scanned" if scans else "gathered", rows, longest)
+
+
+class Batch(NamedTuple):
+    """What a step is about."""
+
+    asked: Questions
+    drawn: Int[Array, "c n"] | None
+    """Candidates of each question, or chunk."""
+    nothing: Bool[Array, "q n"] | None
+    """Candidates that count for nothing."""
+    labels: Bool[Array, "q e"] | None
+    """All answers (k-vs-all)."""
+
+
+class Rows(NamedTuple):
+    """Where only rows are updated: what stands for the table, so that gradients are those of rows."""
+
+    own: Float[Array, "m w"]
+    """The table's rows of anchors, then answers, then (gathered) candidates."""
+    zeros: Float[Array, "n q w"] | None
+    """scanned: stands for the candidates' rows; see `score_candidates`."""
+    table: Float[Array, "e w"]
+    """Not differentiated."""
+
+
+def numbers_of(way: Way, batch: Batch) -> Int[Array, "m"]:
+    """The entities of `Rows.own`."""
+    parts = [batch.asked.anchor, batch.asked.answer]
+    if way.against == "gathered":
+        assert batch.drawn is not None
+        parts.append(batch.drawn.reshape(-1))
+    return jnp.concatenate(parts)
+
+
+def loss_of(
+    model: GraphModel,
+    config: Kge,
+    way: Way,
+    params: Params,
+    rows: Rows | None,
+    features: Features,
+    hyper: Hyper,
+    batch: Batch,
+    key: Array,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """(loss, its parts) of a batch.
+
+    Args:
+      params: all of them; without the entity table where there are `rows`.
+    """
+    of_anchor, of_relation, inside = jax.random.split(key, 3)
+    asked, q = batch.asked, batch.asked.anchor.shape[0]
+    # Entity vectors: all of them, or those of the batch in the order of `numbers_of`.
+    if way.against in ("all", "picked"):
+        entities = model.vectors(params, features)
+        anchor, answer = entities[asked.anchor], entities[asked.answer]
+    else:
+        numbers = numbers_of(way, batch)
+        own = rows.own if rows is not None else params["entities"][numbers] if model.has_table else None
+        entities = model.compose(own, params, features, numbers)
+        anchor, answer = entities[:q], entities[q : 2 * q]
+    vectors = Vectors(anchor, params["relations"][asked.relation], answer)
+    dropped = vectors
+    if config.dropout.entity:
+        dropped = dropped._replace(anchor=objective.drop(anchor, hyper["drop_entity"], of_anchor))
+    if config.dropout.relation:
+        dropped = dropped._replace(relation=objective.drop(vectors.relation, hyper["drop_relation"], of_relation))
+
+    shared = params.get("shared")
+    if way.against == "all":
+        each = objective.against_all(model, config, hyper, asked, dropped, entities, batch.labels, shared, inside)
+    else:
+        assert batch.drawn is not None and batch.nothing is not None
+        if way.against == "gathered":
+            corrupt = entities[2 * q :].reshape(*batch.drawn.shape, -1)
+            positive, negative = objective.against_drawn(model, config, asked, dropped, corrupt, shared, inside)
+        elif way.against == "picked":
+            query = model.queries(dropped.anchor, dropped.relation, asked.of_head, shared, inside)
+            positive = model.scorer.compare_each(query, answer)
+            negative = model.pick(query, entities, batch.drawn)
+        else:
+            table, zeros = (params["entities"], None) if rows is None else (rows.table, rows.zeros)
+            context = _context(model, asked, dropped, shared, inside)
+            positive = _score_one(model, context, answer)
+            negative = jnp.asarray(score_candidates(_ScoreOne(model), context, table, zeros, batch.drawn))
+        each = objective.loss_of_questions(config, hyper, positive, negative, batch.nothing)
+
+    parts = {"link_prediction": objective.mean(each, asked.weight)}
+    if config.penalty.name != "none":
+        parts["penalty"] = objective.penalty(model, config, hyper, params, vectors, asked)
+    if config.relation_prediction:
+        parts["relation_prediction"] = hyper["relation_prediction"] * objective.relation_loss(model, params, vectors, asked)
+    if model.text == "align":
+        given = rows.own[:q] if rows is not None else params["entities"][asked.anchor]
+        parts["alignment"] = hyper["align"] * objective.alignment(model, hyper, params, features, given, asked.anchor)
+    return sum(parts.values(), jnp.zeros(())), parts
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScoreOne:
+    """`candidates.ScoreOne` of a model; equal if the model is."""
+
+    model: GraphModel
+
+    def __call__(self, context: Any, candidate: Float[Array, "q w"]) -> Float[Array, "q"]:
+        return _score_one(self.model, context, candidate)
+
+
+def _context(model: GraphModel, asked: Questions, vectors: Vectors, shared: Any, key: Array) -> Any:
+    """What a candidate of each question is scored with: queries, or anchors and relations where the scorer has none."""
+    if model.scorer.product:
+        return model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
+    sides = None if asked.of_head is None else asked.of_head.astype(jnp.float32)  # a number, for it is differentiated with
+    return vectors.anchor, vectors.relation, sides
+
+
+def _score_one(model: GraphModel, context: Any, candidate: Float[Array, "q w"]) -> Float[Array, "q"]:
+    if model.scorer.product:
+        return model.scorer.compare_each(context, candidate)
+    anchor, relation, sides = context
+    of_head = None if sides is None else sides > 0.5
+    return model.score_each(anchor, relation, of_head, candidate[:, None], None)[:, 0]
