@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusionjax.evaluation import counting
 from fusionjax.evaluation.metrics import Result, mean
-from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
+from fusionjax.evaluation.ragged import Ragged
+from fusionjax.evaluation.ranking import Counts, Plan, Scorer, rank_rows
 from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment, per_example
 
 TripleScore = Callable[[Any, Any, Any, Any], jax.Array]
@@ -77,18 +79,138 @@ class _AnchoredScore:
         return self.score(params, anchor, relation, candidates)
 
 
-@dataclasses.dataclass(frozen=True)
-class _TripleScorer:
-    """Device scorer of one direction; rows are positions in the triples."""
+_ANSWERS = 4
+"""Answers to one question ranked by one row of scores."""
 
-    score: _AnchoredScore
-    params: Any
-    candidates: Any
-    anchor: np.ndarray
-    relation: np.ndarray
 
-    def batch(self, rows: np.ndarray) -> Any:
-        return self.params, jnp.asarray(self.anchor[rows]), jnp.asarray(self.relation[rows])
+class _Side(NamedTuple):
+    """One direction of a `RankingPlan`: its different questions, several triples' answers to each."""
+
+    plan: Plan
+    anchor: list[jax.Array]
+    relation: list[jax.Array]
+    """int32 [b] of every batch, on the device."""
+    triple: np.ndarray
+    """The triple of each of `plan.targets.values`."""
+    first: np.ndarray
+    """The first triple of each question: its name in an error."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankingPlan:
+    """All that filtered ranks of a list of triples need and that does not depend on the model: make it once, rank at every
+    validation.
+
+        plan = RankingPlan.of(valid, known, n_entities)
+        counts = plan.ranks(score_tails, score_heads, params, candidates)   # Counts: int32 [n, 2], (tail, head)
+        counts.realistic, counts.optimistic, counts.pessimistic             # float64 [n, 2], ranks from 1
+        result = plan.evaluate(score_tails, score_heads, params, candidates)  # as `evaluate_link_prediction`
+        counts = plan.ranks_of_stacked(score_tails, score_heads, stacked, stacked_candidates)  # int32 [S, n, 2]
+
+    Triples that ask the same, (head, relation, ?) or (?, relation, tail), share one row of scores. The known answers of all
+    questions lie on the device (4 bytes each; from 2^24 on in parts, one after the other). A scoring function is compiled once
+    for each direction, and again where another plan has batches of another size. The plan may be used by several threads.
+    """
+
+    triples: np.ndarray
+    n_entities: int
+    sides: tuple[_Side, _Side]
+    """Tails, heads."""
+
+    @classmethod
+    def of(cls, triples: np.ndarray, known: KnownTrue, n_entities: int, *, batch_size: int = 512) -> "RankingPlan":
+        """A plan to rank `triples [n, 3]` (head, relation, tail).
+
+        Args:
+            known: true triples of all splits.
+            n_entities: number of candidates.
+            batch_size: questions at once at most; with `block` of `ranks` it bounds the memory.
+
+        Raises:
+            ValueError: triples of another shape, or an entity that does not exist.
+        """
+        triples = _checked(triples, n_entities)
+        head, relation, tail = triples.T
+        sides = []
+        for side, anchor, target, index in (("tail", head, tail, known.by_head), ("head", tail, head, known.by_tail)):
+            _, question = np.unique(relation.astype(np.int64) * n_entities + anchor, return_inverse=True)
+            triple = np.argsort(question, kind="stable")
+            # A question of many answers is cut: a batch takes as long as its longest row.
+            place = np.arange(len(triple)) - np.searchsorted(question[triple], question[triple])
+            piece = np.empty_like(question)
+            piece[triple] = place // _ANSWERS
+            keys, first, question = np.unique(question * len(triple) + piece, return_index=True, return_inverse=True)
+            plan = Plan.of(
+                Ragged.from_pairs(question, target, len(keys)),
+                index.answers,
+                n_entities,
+                excluded_row=index.rows_of(anchor[first], relation[first]),
+                batch_size=batch_size,
+                task=f"link_prediction ({side})",
+            )
+            asked = [first[batch.positions] for batch in plan.batches]
+            anchors, relations = ([jnp.asarray(column[rows]) for rows in asked] for column in (anchor, relation))
+            sides.append(_Side(plan, anchors, relations, triple, first))
+        return cls(triples, n_entities, (sides[0], sides[1]))
+
+    def ranks(
+        self, score_tails: TripleScore, score_heads: TripleScore, params: Any, candidates: Any = None, *, block: int = 65536
+    ) -> Counts:
+        """Rivals of every triple's tail and head, `int32 [n, 2]`. Args and errors: see `evaluate_link_prediction`."""
+        return self._counts((score_tails, score_heads), params, candidates, block, stacked=False)
+
+    def ranks_of_stacked(
+        self, score_tails: TripleScore, score_heads: TripleScore, params: Any, candidates: Any = None, *, block: int = 65536
+    ) -> Counts:
+        """`ranks` of S models, one after the other in one program: `int32 [S, n, 2]`.
+
+        Args:
+            params, candidates: every leaf with a leading axis of S.
+        """
+        return self._counts((score_tails, score_heads), params, candidates, block, stacked=True)
+
+    def _counts(
+        self, scores: tuple[TripleScore, TripleScore], params: Any, candidates: Any, block: int, stacked: bool
+    ) -> Counts:
+        leading = jax.tree.leaves(params)[0].shape[:1] if stacked else ()
+        if candidates is None:
+            candidates = jnp.arange(self.n_entities, dtype=jnp.int32)
+            candidates = jnp.broadcast_to(candidates, (*leading, self.n_entities))
+        candidates = jax.tree.map(jnp.asarray, candidates)
+        lengths = {leaf.shape[len(leading)] for leaf in jax.tree.leaves(candidates)} - {self.n_entities}
+        if lengths:
+            raise ValueError(f"link_prediction: candidates have {min(lengths)} rows for {self.n_entities} entities")
+        shape = (*leading, len(self.triples), 2)
+        counts = Counts(np.zeros(shape, np.int32), np.zeros(shape, np.int32))
+        for side, (direction, score) in enumerate(zip(self.sides, scores, strict=True)):
+
+            def asked(i: int, _: np.ndarray, direction: _Side = direction) -> Any:
+                question = direction.anchor[i], direction.relation[i]
+                return (params, question) if stacked else (params, *question)
+
+            batches = direction.plan.run(
+                _AnchoredScore(score),
+                asked,
+                candidates,
+                direction.first,
+                block=block,
+                count=counting.count_stacked if stacked else counting.count,
+            )
+            for batch, counted, _ in batches:
+                place, j, column = direction.plan.flat(batch)
+                for total, part in zip(counts, counted, strict=False):
+                    total[..., direction.triple[place], side] = part[..., j, column]
+        return counts
+
+    def evaluate(
+        self, score_tails: TripleScore, score_heads: TripleScore, params: Any, candidates: Any = None, *, block: int = 65536
+    ) -> Result:
+        """What `evaluate_link_prediction` returns."""
+        return self.result(self.ranks(score_tails, score_heads, params, candidates, block=block))
+
+    def result(self, counts: Counts) -> Result:
+        """Metrics of counts `[n, 2]` (of one model)."""
+        return result_of(self.triples, counts)
 
 
 def evaluate_link_prediction(
@@ -114,19 +236,16 @@ def evaluate_link_prediction(
         params: pytree handed to both functions whole (tables, relation vectors).
         candidates: pytree with one row an entity, of which the functions get slices; default: entity numbers `int32 [n]`, with
             which they look up `params` themselves.
-        batch_size, block: triples and entities scored at once; bound the memory.
+        batch_size, block: questions and entities scored at once; bound the memory.
 
     Returns:
-        `mrr`, `hits@1`, `hits@3`, `hits@10` over both directions together, `mrr/tail`, `mrr/head`, `triples`. Per example:
-        one entry a triple, the mean of its two directions. Examples: positions in `triples`, with the segment `direction`.
+        See `result_of`.
+
+    Raises:
+        ValueError: wrong triples, a wrong number of candidates, or a NaN score.
     """
-    triples = _checked(triples, n_entities)
-    if candidates is None:
-        candidates = jnp.arange(n_entities, dtype=jnp.int32)
-    head, relation, tail = triples.T
-    tails = _TripleScorer(_AnchoredScore(score_tails), params, candidates, head, relation)
-    heads = _TripleScorer(_AnchoredScore(score_heads), params, candidates, tail, relation)
-    return evaluate_scorers(tails, heads, triples, known, n_entities, batch_size=batch_size, block=block)
+    plan = RankingPlan.of(triples, known, n_entities, batch_size=batch_size)
+    return plan.evaluate(score_tails, score_heads, params, candidates, block=block)
 
 
 def evaluate_scorers(
@@ -143,32 +262,50 @@ def evaluate_scorers(
     triples = _checked(triples, n_entities)
     head, relation, tail = triples.T
     rows = np.arange(len(triples))
-    by_side: dict[str, np.ndarray] = {}
+    by_side: list[Counts] = []
     for side, scorer, anchor, target, index in (
         ("tail", tails, head, tail, known.by_head),
         ("head", heads, tail, head, known.by_tail),
     ):
-        by_side[side] = rank_rows(
+        ranked = rank_rows(
             scorer,
             rows,
             Ragged(np.arange(len(triples) + 1), target),
             index.answers,
-            excluded_row=index.rows_of(anchor, relation),  # copied batch by batch: all lists at once may not fit in memory
+            excluded_row=index.rows_of(anchor, relation),
             batch_size=batch_size,
             block=block,
             task=f"link_prediction ({side})",
-        ).ranks
+        )
+        by_side.append(ranked.counts)
+    return result_of(triples, Counts(*(np.stack(parts, axis=1) for parts in zip(*by_side, strict=True))))
 
-    ranks = np.stack([by_side[side] for side in DIRECTIONS], axis=1).reshape(-1)
-    direction = Segment(DIRECTIONS, np.tile(np.arange(2, dtype=np.int8), len(triples)), of="target")
+
+def result_of(triples: np.ndarray, counts: Counts) -> Result:
+    """Metrics from the rivals of the tail and head of every triple.
+
+    Args:
+        triples: `int [n, 3]`.
+        counts: `int [n, 2]`, tail and head.
+
+    Returns:
+        `mrr`, `hits@1`, `hits@3`, `hits@10` over both directions together, `mrr/tail`, `mrr/head`; `mrr/optimistic` and
+        `mrr/pessimistic`, if all ties were won or lost: far apart where a scorer gives many equal scores; `triples`. Per
+        example: one entry a triple, the mean of its two directions. Examples: positions in `triples`, with the segment
+        `direction`.
+    """
+    n, ranks = len(triples), counts.realistic.reshape(-1)
+    direction = Segment(DIRECTIONS, np.tile(np.arange(2, dtype=np.int8), n), of="target")
     examples = Examples(
-        "link_prediction", rows, np.arange(len(triples) + 1) * 2, triples[:, [2, 0]].reshape(-1), None, {"direction": direction}
+        "link_prediction", np.arange(n), np.arange(n + 1) * 2, triples[:, [2, 0]].reshape(-1), None, {"direction": direction}
     )
     both = per_example(examples, ranks)
     metrics = {name: mean(values) for name, values in both.items()}
     metrics |= {f"mrr/{side}": mean(per_example(examples, ranks, ("direction", side))["mrr"]) for side in DIRECTIONS}
-    metrics["triples"] = float(len(triples))
-    return Result(metrics, both, examples=examples, ranks=ranks)
+    for name, rank in (("optimistic", counts.optimistic), ("pessimistic", counts.pessimistic)):
+        metrics[f"mrr/{name}"] = mean(1.0 / rank.reshape(-1))
+    metrics["triples"] = float(n)
+    return Result(metrics, both, examples=examples, ranks=ranks, tied=counts.equal.reshape(-1))
 
 
 def _checked(triples: np.ndarray, n_entities: int) -> np.ndarray:

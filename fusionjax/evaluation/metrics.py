@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusionjax.evaluation.ranking import Ragged
+from fusionjax.evaluation.ragged import Ragged
 
 if TYPE_CHECKING:  # scores computes with the functions below
     from fusionjax.evaluation.scores import Examples
@@ -31,7 +31,8 @@ class Result:
     `metrics`: name → mean, and counts such as `queries`. `per_example`: the arrays behind the means, aligned with
     `examples.example` (NaN = undefined). `settings`: what was chosen on the way (a baseline's hyper-parameters). `examples`:
     what was asked. `ranks`: `float64`, realistic rank of every target, aligned with `examples.target`: with these two,
-    `scores.per_example` gives the metrics again, also of any segment.
+    `scores.per_example` gives the metrics again, also of any segment. `tied`: how many candidates score as high as each
+    target, where known: its rank is `ranks - tied / 2` if all ties are won, `ranks + tied / 2` if all are lost.
     """
 
     metrics: dict[str, float]
@@ -39,6 +40,7 @@ class Result:
     settings: dict[str, float | int | str] = dataclasses.field(default_factory=dict)
     examples: "Examples | None" = None
     ranks: np.ndarray | None = None
+    tied: np.ndarray | None = None
 
 
 def mean(values: np.ndarray) -> float:

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import jaxprs_in_params
 
-from fusionjax.evaluation import ranking
+from fusionjax.evaluation import counting, ranking
+from fusionjax.evaluation.counting import Exclusions
 from fusionjax.evaluation.ranking import (
     DeviceScorer,
     HostScorer,
+    Plan,
     Ragged,
     VectorScorer,
     dot_product,
@@ -94,24 +96,29 @@ def test_rank_rows_equals_a_loop(problem: tuple[np.ndarray, list[list[int]], lis
     assert found.top.tolist() == [loop_top(scores[i], 3, set(excluded[i])) for i in range(len(scores))]
 
 
-def test_shared_exclusions_and_batches_cut_for_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [1 << 24, 50])
+def test_exclusions_shared_by_rows_and_held_in_sections(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     random = np.random.default_rng(6)
-    table = random.integers(-2, 3, (30, 64)).astype(np.float32)
-    lists = Ragged.of([[], [5, 9], random.choice(64, 40, replace=False)])
+    table = random.integers(-2, 3, (30, 300)).astype(np.float32)
+    lists = Ragged.of([[], [5, 9], random.choice(300, 280, replace=False)])  # longer than is looked at together
     row = random.integers(0, 3, 30)
-    targets = Ragged.of(random.integers(0, 64, (30, 1)))
-    expected = [loop_rank(table[i], int(targets[i][0]), set(lists[row[i]].tolist())) for i in range(30)]
-    sizes: list[int] = []
+    targets = Ragged.of([random.integers(0, 300, 1 + i % 3) for i in range(30)])
+    monkeypatch.setattr(ranking, "_MOST_EXCLUSIONS", most)
+    plan = Plan.of(targets, lists, 300, excluded_row=row, batch_size=8)
+    assert (len(plan.sections) > 1) == (most <= 50)
+    for block in (300, 70):
+        found = rank_rows(Table(table), np.arange(30), targets, lists, excluded_row=row, batch_size=8, block=block, top=4)
+        pairs = [(i, value) for i in range(30) for value in targets[i].tolist()]
+        assert found.ranks.tolist() == [loop_rank(table[i], value, set(lists[row[i]].tolist())) for i, value in pairs]
+        assert found.top.tolist() == [loop_top(table[i], 4, set(lists[row[i]].tolist())) for i in range(30)]
+        assert (found.counts.optimistic + found.counts.pessimistic == 2 * found.ranks).all()
 
-    class Watched(Table):
-        def scores(self, rows: np.ndarray) -> np.ndarray:
-            sizes.append(len(rows))
-            return super().scores(rows)
 
-    monkeypatch.setattr(ranking, "_MOST_EXCLUSIONS", 16 * 8)
-    found = rank_rows(Watched(table), np.arange(30), targets, lists, excluded_row=row, batch_size=16)
-    assert found.ranks.tolist() == expected
-    assert sizes[0] == 8 and sizes[-1] == 2  # 8 · 16 = 2 · 64 = 16 · 8, where the first batch would hold rows without any
+@pytest.mark.parametrize(("n", "most", "size"), [(0, 8, 1), (5, 8, 5), (9, 8, 3), (555, 512, 192), (1000, 512, 512), (3, 2, 1)])
+def test_batches_share_their_rows_evenly(n: int, most: int, size: int) -> None:
+    plan = Plan.of(Ragged.of([[0]] * n), None, 1, batch_size=most)
+    assert {len(batch.positions) for batch in plan.batches} <= {size}
+    assert sum(batch.n for batch in plan.batches) == n and max((batch.n for batch in plan.batches), default=0) <= most
 
 
 @pytest.mark.parametrize(("n", "block"), [(1, 1), (1, 8), (7, 3), (100, 32), (100, 100)])
@@ -241,16 +248,16 @@ def test_compilations_are_few_and_repeat_calls_add_none() -> None:
         rank_rows(scorer, rows, targets.take(rows), seen.take(rows), batch_size=32, block=512)
 
     def compiled() -> int:
-        return getattr(ranking._count, "_cache_size")()  # noqa: B009 — jit has it, its type does not
+        return getattr(counting.count, "_cache_size")()  # noqa: B009 — jit has it, its type does not
 
     before = compiled()
     run(np.arange(users))
     added = compiled() - before
-    assert 1 < added <= 6  # one a width: 0, 16, 32, … 256
+    assert added == 1  # for all lengths of exclusions from 0 to 250
     run(np.arange(users))
     assert compiled() - before == added
-    run(np.arange(400))
-    assert compiled() - before <= 6
+    run(np.arange(300))
+    assert compiled() - before <= 2
 
 
 def _shapes(jaxpr: Any) -> list[tuple[int, ...]]:
@@ -265,16 +272,19 @@ def _shapes(jaxpr: Any) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("many", [4, 64])
 def test_memory_is_bounded_by_batch_times_block(many: int) -> None:
-    b, t, x, n, d, block = 32, many, 64, 100_000, 8, 256
-    arguments = (jnp.zeros((b, d)), jnp.zeros((n, d)), jnp.zeros((b, t), jnp.int32), jnp.zeros((b, x), jnp.int32))
-    count = lambda *given: ranking._count(dot_product, *given, block=block)  # noqa: E731
-    top = lambda queries, candidates, _, excluded: ranking._top(dot_product, queries, candidates, excluded, k=20, block=block)  # noqa: E731
+    b, t, x, n, d, block = 32, many, 64, 100_000, 8, 512
+    queries, vectors, targets = jnp.zeros((b, d)), jnp.zeros((n, d)), jnp.zeros((t, b), jnp.int32)
+    excluded = Exclusions(jnp.zeros(b * x, jnp.int32), jnp.arange(b) * x, jnp.arange(1, b + 1) * x)
+    count = lambda *given: counting.count(dot_product, *given, jnp.int32(t), excluded, block=block)  # noqa: E731
+    top = lambda queries, candidates, _: counting.top(dot_product, queries, candidates, excluded, k=20, block=block)  # noqa: E731
     for program in (count, top):
-        shapes = _shapes(jax.make_jaxpr(program)(*arguments).jaxpr)
+        shapes = _shapes(jax.make_jaxpr(program)(queries, vectors, targets).jaxpr)
         assert max(np.prod(shape) for shape in shapes) <= b * block
         assert (b, block) in shapes  # the walk does see the inner programs
-        temporary = jax.jit(program).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
-        assert temporary <= 8 * 4 * b * block  # n · d would be 12 times, b · n 48 times as much
+        compiled = jax.jit(program).lower(queries, vectors, targets).compile()
+        assert (
+            compiled.memory_analysis().temp_size_in_bytes <= 8 * 4 * b * block
+        )  # n · d would be 6 times, b · n 24 times as much
 
 
 def test_ragged() -> None:
