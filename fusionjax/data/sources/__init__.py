@@ -15,10 +15,12 @@ SOURCES = {
     "fb15k237": "fusionjax.data.sources.graphs.fb15k237:Fb15k237Builder",
     "wn18rr": "fusionjax.data.sources.graphs.wn18rr:Wn18rrBuilder",
     "yago3_10": "fusionjax.data.sources.graphs.yago3_10:Yago310Builder",
+    "wikidata5m": "fusionjax.data.sources.graphs.wikidata5m:Wikidata5mBuilder",
     "umls": "fusionjax.data.sources.graphs.small:UmlsBuilder",
     "kinship": "fusionjax.data.sources.graphs.small:KinshipBuilder",
     "nations": "fusionjax.data.sources.graphs.small:NationsBuilder",
     "files": "fusionjax.data.sources.files:FilesBuilder",
+    "triples": "fusionjax.data.sources.graphs.triples:TriplesBuilder",
 }
 """`data.name` → module:class, imported when used."""
 

@@ -22,7 +22,7 @@ def lines(path: Path, header: bool = False) -> Iterator[tuple[int, str]]:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     strange = line[error.start : error.start + 4].hex(" ")
-                    raise UserError(f"{path}, line {number}: not UTF-8, bytes {strange}") from None
+                    raise UserError(f"{path.name}, line {number}: not UTF-8, bytes {strange}") from None
                 text = text.rstrip("\r\n")
                 if text.strip() and not (header and number == 1):
                     yield number, text
@@ -41,7 +41,7 @@ def columns(path: Path, names: tuple[str, ...], least: int, header: bool = False
         if not least <= len(fields) <= len(names) or not fields[0]:
             wanted = f"{len(names)}" if least == len(names) else f"{least} to {len(names)}"
             raise UserError(
-                f"{path}, line {number}: expected {wanted} columns ({', '.join(names)}) separated by tabs, "
+                f"{path.name}, line {number}: expected {wanted} columns ({', '.join(names)}) separated by tabs, "
                 f"got {len(fields)}: {text[:80]!r}"
             )
         yield number, fields + [""] * (len(names) - len(fields))
@@ -56,7 +56,7 @@ def pairs(path: Path, header: bool = False) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, (id, text) in columns(path, ("id", "text"), 2, header):
         if id in found:
-            raise UserError(f"{path}, line {number}: '{id}' stands further up already")
+            raise UserError(f"{path.name}, line {number}: '{id}' stands further up already")
         found[id] = text
     return found
 
