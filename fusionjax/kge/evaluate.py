@@ -11,7 +11,7 @@ import numpy as np
 
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
 from fusionjax.evaluation.metrics import Result
-from fusionjax.kge.model import Features, GraphModel, Params
+from fusionjax.kge.model import Between, Features, GraphModel, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,16 @@ def triple_scores(model: GraphModel) -> tuple[Callable[..., Any], Callable[..., 
     inverse = model.n_relations // 2
 
     def tails(given: Any, head: Any, relation: Any, candidates: Any) -> Any:
-        anchor, between = given["entities"][head], given["relations"][relation]
-        return model.score_all(anchor, between, None, candidates, given["shared"])
+        between = Between(relation, given["relations"])
+        return model.score_all(given["entities"][head], between, None, candidates, given["shared"])
 
     def heads(given: Any, tail: Any, relation: Any, candidates: Any) -> Any:
         anchor = given["entities"][tail]
         if model.reciprocal:
-            return model.score_all(anchor, given["relations"][relation + inverse], None, candidates, given["shared"])
-        return model.scorer.score_heads(given["relations"][relation], anchor, candidates, given["shared"])
+            between = Between(relation + inverse, given["relations"])
+            return model.score_all(anchor, between, None, candidates, given["shared"])
+        of_head = jnp.ones(tail.shape, bool)
+        return model.score_all(anchor, Between(relation, given["relations"]), of_head, candidates, given["shared"])
 
     return tails, heads
 
@@ -77,8 +79,15 @@ def score_triples(
 def _scores(model: GraphModel, params: Params, entities: Any, triples: Any) -> Any:
     head, relation, tail = triples.T
     shared, relations = params.get("shared"), params["relations"]
-    forth = model.scorer.score(entities[head], relations[relation], entities[tail], shared)
+    tails = entities[tail]
+    forth = _each(model, entities[head], Between(relation, relations), tails, shared)
     if not model.reciprocal:
         return forth
-    back = model.scorer.score(entities[tail], relations[relation + model.n_relations // 2], entities[head], shared)
+    back = _each(model, tails, Between(relation + model.n_relations // 2, relations), entities[head], shared)
     return (forth + back) / 2
+
+
+def _each(model: GraphModel, anchor: Any, relation: Between, answer: Any, shared: Any) -> Any:
+    if model.scorer.product:
+        return model.scorer.compare_each(model.queries(anchor, relation, None, shared), answer)
+    return model.scorer.score(anchor, relation.vectors(), answer, shared)

@@ -6,7 +6,7 @@ An entity's vector is a row of the table, a projection of its text (`replace`), 
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,18 @@ class Features:
     """float32 [e, 2 m]: standardised numbers (0 where missing), then 1 where one is there."""
     seen: jax.Array
     """float32 [e]: 1 for entities with a training triple; the table's rows of the others mean nothing."""
+
+
+class Between(NamedTuple):
+    """The relations of questions, as rows of the table: what a scorer makes of a relation may be made once a relation."""
+
+    numbers: Int[Array, "q"]
+    table: Float[Array, "r k"]
+    rows: Float[Array, "q k"] | None = None
+    """Instead, where each question has a vector of its own (dropout)."""
+
+    def vectors(self) -> Float[Array, "q k"]:
+        return self.table[self.numbers] if self.rows is None else self.rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,31 +133,39 @@ class GraphModel:
     def queries(
         self,
         anchor: Float[Array, "q w"],
-        relation: Float[Array, "q k"],
+        relation: Between,
         of_head: Bool[Array, "q"] | None,
         shared: Any,
         key: Array | None = None,
     ) -> Float[Array, "q w"]:
         """What the entity asked for is compared with. `of_head`: which questions ask for the head; None: none does."""
-        tails = self.scorer.tail_query(anchor, relation, shared, key)
+        scorer, (numbers, table, rows) = self.scorer, relation
+        if rows is None:
+            tails = scorer.tail_queries(anchor, numbers, table, shared, key)
+        else:
+            tails = scorer.tail_query(anchor, rows, shared, key)
         if of_head is None:
             return tails
-        return jnp.where(of_head[:, None], self.scorer.head_query(relation, anchor, shared, key), tails)
+        if rows is None:
+            heads = scorer.head_queries(numbers, anchor, table, shared, key)
+        else:
+            heads = scorer.head_query(rows, anchor, shared, key)
+        return jnp.where(of_head[:, None], heads, tails)
 
     def score_each(
         self,
         anchor: Float[Array, "q w"],
-        relation: Float[Array, "q k"],
+        relation: Between,
         of_head: Bool[Array, "q"] | None,
         candidates: Float[Array, "q n w"],
         shared: Any,
     ) -> Float[Array, "q n"]:
         """Scores of each question's own candidates, of scorers that have no query."""
-        anchor, relation = anchor[:, None], relation[:, None]
+        anchor, between = anchor[:, None], relation.vectors()[:, None]
         if of_head is None:
-            return self.scorer.score(anchor, relation, candidates, shared)
+            return self.scorer.score(anchor, between, candidates, shared)
         asks = of_head[:, None, None]
-        return self.scorer.score(jnp.where(asks, candidates, anchor), relation, jnp.where(asks, anchor, candidates), shared)
+        return self.scorer.score(jnp.where(asks, candidates, anchor), between, jnp.where(asks, anchor, candidates), shared)
 
     def pick(
         self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"]
@@ -160,7 +180,7 @@ class GraphModel:
     def score_all(
         self,
         anchor: Float[Array, "q w"],
-        relation: Float[Array, "q k"],
+        relation: Between,
         of_head: Bool[Array, "q"] | None,
         entities: Float[Array, "e w"],
         shared: Any,
@@ -169,10 +189,11 @@ class GraphModel:
         """Scores of all entities for each question."""
         if self.scorer.product:
             return self.scorer.compare_all(self.queries(anchor, relation, of_head, shared, key), entities)
-        tails = self.scorer.score_tails(anchor, relation, entities, shared, key)
+        between = relation.vectors()
+        tails = self.scorer.score_tails(anchor, between, entities, shared, key)
         if of_head is None:
             return tails
-        return jnp.where(of_head[:, None], self.scorer.score_heads(relation, anchor, entities, shared, key), tails)
+        return jnp.where(of_head[:, None], self.scorer.score_heads(between, anchor, entities, shared, key), tails)
 
     def score_relations(
         self, head: Float[Array, "b w"], tail: Float[Array, "b w"], relations: Float[Array, "r k"], shared: Any

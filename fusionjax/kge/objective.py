@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.kge import Kge
 from fusionjax.kge.graph import TrainGraph
-from fusionjax.kge.model import Features, GraphModel, Params
+from fusionjax.kge.model import Between, Features, GraphModel, Params
 from fusionjax.kge.sampling import draw, is_known
 from fusionjax.objectives import graph as losses
 from fusionjax.objectives.common import NEGATIVE, normalise
@@ -72,7 +72,7 @@ class Vectors(NamedTuple):
     """Of a batch's questions, dropout done."""
 
     anchor: Float[Array, "q w"]
-    relation: Float[Array, "q k"]
+    relation: Between
     answer: Float[Array, "q w"]
 
 
@@ -211,20 +211,30 @@ def penalty(
 ) -> Float[Array, ""]:
     """What keeps vectors small: the mean over questions, or of whole tables once."""
     of_entity, of_relation = hyper["penalty_entity"], hyper["penalty_relation"]
-    shared = params.get("shared")
     if config.penalty.name == "dura":
-        swap = asked.of_head[:, None] if asked.of_head is not None else jnp.zeros((1, 1), bool)
-        head, tail = jnp.where(swap, vectors.answer, vectors.anchor), jnp.where(swap, vectors.anchor, vectors.answer)
-        return of_entity * mean(model.scorer.dura(head, vectors.relation, tail, shared), asked.weight)
-    power = 3 if config.penalty.name == "n3" else 2
+        return of_entity * mean(_dura(model, config, vectors, asked, params.get("shared")), asked.weight)
+    power, scorer = 3 if config.penalty.name == "n3" else 2, model.scorer
+    nobody = jnp.zeros((1, scorer.entity_width))
+    # Once a relation, not once a question: a relation may be a matrix.
+    relations = (scorer.factors(nobody, params["relations"], nobody)[1] ** power).sum(-1)
     if not config.penalty.weighted:
-        nobody = jnp.zeros((1, model.scorer.entity_width))
-        entities, relations, _ = model.scorer.factors(params.get("entities", nobody), params["relations"], nobody)
-        return of_entity * (entities**power).sum() + of_relation * (relations**power).sum()
-    anchor, relation, answer = model.scorer.factors(*vectors)
+        entities = scorer.factors(params.get("entities", nobody), params["relations"][:1], nobody)[0]
+        return of_entity * (entities**power).sum() + of_relation * relations.sum()
+    anchor, _, answer = scorer.factors(vectors.anchor, params["relations"][:1], vectors.answer)
     # k-vs-all has no answer of its own: there entities are held as anchors only.
     ends = (anchor**power).sum(-1) + (0.0 if config.training == "k_vs_all" else (answer**power).sum(-1))
-    return mean(of_entity * ends + of_relation * (relation**power).sum(-1), asked.weight)
+    return mean(of_entity * ends + of_relation * relations[asked.relation], asked.weight)
+
+
+def _dura(model: GraphModel, config: Kge, vectors: Vectors, asked: Questions, shared: Params | None) -> Float[Array, "q"]:
+    """‖query‖² + ‖t‖² + ‖query from the other end‖² + ‖h‖² of each question (Zhang et al. 2020), k-vs-all only half of it."""
+    forth = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared)
+    found = (forth * forth).sum(-1) + (vectors.anchor * vectors.anchor).sum(-1)
+    if config.training == "k_vs_all":
+        return found
+    other = ~asked.of_head if asked.of_head is not None else jnp.ones(asked.anchor.shape, bool)
+    back = model.queries(vectors.answer, vectors.relation, other, shared)
+    return found + (back * back).sum(-1) + (vectors.answer * vectors.answer).sum(-1)
 
 
 def relation_loss(model: GraphModel, params: Params, vectors: Vectors, asked: Questions) -> Float[Array, ""]:
@@ -236,16 +246,22 @@ def relation_loss(model: GraphModel, params: Params, vectors: Vectors, asked: Qu
 
 
 def alignment(
-    model: GraphModel, hyper: Hyper, params: Params, features: Features, rows: Float[Array, "q w"], numbers: Int[Array, "q"]
+    model: GraphModel,
+    hyper: Hyper,
+    params: Params,
+    features: Features,
+    rows: Float[Array, "q w"],
+    numbers: Int[Array, "q"],
+    weight: Float[Array, "q"],
 ) -> Float[Array, ""]:
     """Entities' rows of the table and their texts find each other among those of the batch (InfoNCE both ways)."""
     text = normalise(model.project(params, features.text[numbers]))
     scores = normalise(rows) @ text.T / hyper["align_temperature"]
     q = len(numbers)
-    twin = (numbers[:, None] == numbers[None]) & ~jnp.eye(q, dtype=bool)
-    scores = jnp.where(twin, NEGATIVE, scores)
+    out = (numbers[:, None] == numbers[None]) | (weight == 0)[:, None] | (weight == 0)[None]
+    scores = jnp.where(out & ~jnp.eye(q, dtype=bool), NEGATIVE, scores)
     own = jnp.arange(q)
-    return (losses.softmax_over_all(scores, own) + losses.softmax_over_all(scores.T, own)).mean() / 2
+    return mean(losses.softmax_over_all(scores, own) + losses.softmax_over_all(scores.T, own), weight) / 2
 
 
 def drop(x: Float[Array, "q w"], rate: Array, key: Array) -> Float[Array, "q w"]:

@@ -12,7 +12,7 @@ from fusionjax.config.kge import Kge
 from fusionjax.kge import objective
 from fusionjax.kge.candidates import score_candidates
 from fusionjax.kge.graph import TrainGraph
-from fusionjax.kge.model import Features, GraphModel, Params
+from fusionjax.kge.model import Between, Features, GraphModel, Params
 from fusionjax.kge.objective import Hyper, Questions, Vectors
 
 DENSE_ENTITIES = 32
@@ -112,12 +112,14 @@ def loss_of(
         own = rows.own if rows is not None else params["entities"][numbers] if model.has_table else None
         entities = model.compose(own, params, features, numbers)
         anchor, answer = entities[:q], entities[q : 2 * q]
-    vectors = Vectors(anchor, params["relations"][asked.relation], answer)
+    between = Between(asked.relation, params["relations"])
+    vectors = Vectors(anchor, between, answer)
     dropped = vectors
     if config.dropout.entity:
         dropped = dropped._replace(anchor=objective.drop(anchor, hyper["drop_entity"], of_anchor))
     if config.dropout.relation:
-        dropped = dropped._replace(relation=objective.drop(vectors.relation, hyper["drop_relation"], of_relation))
+        between = between._replace(rows=objective.drop(between.vectors(), hyper["drop_relation"], of_relation))
+        dropped = dropped._replace(relation=between)
 
     shared = params.get("shared")
     if way.against == "all":
@@ -145,7 +147,8 @@ def loss_of(
         parts["relation_prediction"] = hyper["relation_prediction"] * objective.relation_loss(model, params, vectors, asked)
     if model.text == "align":
         given = rows.own[:q] if rows is not None else params["entities"][asked.anchor]
-        parts["alignment"] = hyper["align"] * objective.alignment(model, hyper, params, features, given, asked.anchor)
+        aligned = objective.alignment(model, hyper, params, features, given, asked.anchor, asked.weight)
+        parts["alignment"] = hyper["align"] * aligned
     return sum(parts.values(), jnp.zeros(())), parts
 
 
@@ -164,7 +167,7 @@ def _context(model: GraphModel, asked: Questions, vectors: Vectors, shared: Any,
     if model.scorer.product:
         return model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
     sides = None if asked.of_head is None else asked.of_head.astype(jnp.float32)  # a number, for it is differentiated with
-    return vectors.anchor, vectors.relation, sides
+    return vectors.anchor, vectors.relation.vectors(), sides
 
 
 def _score_one(model: GraphModel, context: Any, candidate: Float[Array, "q w"]) -> Float[Array, "q"]:
@@ -172,4 +175,5 @@ def _score_one(model: GraphModel, context: Any, candidate: Float[Array, "q w"]) 
         return model.scorer.compare_each(context, candidate)
     anchor, relation, sides = context
     of_head = None if sides is None else sides > 0.5
-    return model.score_each(anchor, relation, of_head, candidate[:, None], None)[:, 0]
+    between = Between(jnp.zeros(0, jnp.int32), relation[:0], relation)
+    return model.score_each(anchor, between, of_head, candidate[:, None], None)[:, 0]
