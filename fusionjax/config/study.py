@@ -26,6 +26,7 @@ SegmentName = Literal[
     "language",
     "query_length",
     "query_frequency",
+    "seen",
     "direction",
     "relation",
     "relation_category",

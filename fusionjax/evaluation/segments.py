@@ -8,6 +8,7 @@
 | language | recommendation: target; search: example | title, query | zh, en, mixed, none |
 | query_length | search | example | 1, 2, 3–4, 5+ words |
 | query_frequency | search | example | 0, 1–2, 3–9, 10+ training events with a query of the same text |
+| seen | link_prediction | target | seen, unseen: has a training triple or none (inductive) |
 | direction | link_prediction | target | tail, head: what is asked for |
 | relation | link_prediction | example | each relation that occurs |
 | relation_category | link_prediction | example | 1-1, 1-N, N-1, N-N (Bordes et al. 2013) |
@@ -34,6 +35,7 @@ from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment
 HISTORY = (0, 4, 8, 16)
 QUERY_LENGTH = (1, 2, 3, 5)
 QUERY_FREQUENCY = (0, 1, 3, 10)
+SEEN = ("seen", "unseen")
 CATEGORIES = ("1-1", "1-N", "N-1", "N-N")
 MANY = 1.5
 """A relation has many tails (heads) from this mean number per head (tail) on (Bordes et al. 2013)."""
@@ -96,6 +98,19 @@ def _degree(examples: Examples, inputs: Inputs, split: int) -> Segment:
     train = inputs.graph.triples(TRAIN)
     degree = np.bincount(train[:, [0, 2]].reshape(-1), minlength=len(inputs.graph.entities))[examples.target]
     return _bins(degree, thirds(degree), of="target")
+
+
+def _seen(examples: Examples, inputs: Inputs, split: int) -> Segment | None:
+    """None where every answer has a training triple."""
+    return seen_segment(examples, inputs.graph.triples(TRAIN), len(inputs.graph.entities))
+
+
+def seen_segment(examples: Examples, train: np.ndarray, n_entities: int) -> Segment | None:
+    """Whether each answer occurs in `train [n, 3]`; None where every one does."""
+    known = np.zeros(n_entities, bool)
+    known[train[:, [0, 2]].reshape(-1)] = True
+    codes = (~known[examples.target]).astype(np.int8)
+    return Segment(SEEN, codes, of="target") if codes.any() else None
 
 
 # -------------------------------------------------------------------------------------------------------- recommendation
@@ -182,6 +197,7 @@ _MAKERS: dict[str, dict[str, Callable[[Examples, Inputs, int], Segment | None]]]
         "language": _query_language,
     },
     "link_prediction": {
+        "seen": _seen,
         "direction": _direction,
         "relation": _relation,
         "relation_category": _relation_category,

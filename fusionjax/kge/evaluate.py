@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
-from fusionjax.evaluation.metrics import Result
+from fusionjax.evaluation.metrics import Result, mean
+from fusionjax.evaluation.scores import per_example
+from fusionjax.evaluation.segments import SEEN, seen_segment
 from fusionjax.kge.model import Between, Features, GraphModel, Params
 
 
@@ -20,17 +22,37 @@ class Ranking:
 
     plan: RankingPlan
     block: int
+    train: np.ndarray
+    """int32 [n, 3]: says which entities are unseen."""
 
     @classmethod
-    def of(cls, triples: np.ndarray, known: KnownTrue, n_entities: int, batch_size: int, block: int) -> "Ranking":
-        return cls(RankingPlan.of(triples, known, n_entities, batch_size=batch_size), block)
+    def of(
+        cls, triples: np.ndarray, known: KnownTrue, train: np.ndarray, n_entities: int, batch_size: int, block: int
+    ) -> "Ranking":
+        return cls(RankingPlan.of(triples, known, n_entities, batch_size=batch_size), block, train)
 
     def result(self, model: GraphModel, params: Params, features: Features) -> Result:
-        """Both directions, every entity ranked; entities unseen in training by their text and numbers where they have any."""
+        """Both directions, every entity ranked; entities unseen in training by their text and numbers where they have any.
+
+        If an answer is unseen, there are also the metrics of seen and unseen answers apart (`mrr/unseen`, …).
+        """
         entities = _vectors(model)(params, features)
         tails, heads = triple_scores(model)
         given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
-        return self.plan.evaluate(tails, heads, given, entities, block=self.block)
+        return self._apart(self.plan.evaluate(tails, heads, given, entities, block=self.block))
+
+    def _apart(self, result: Result) -> Result:
+        assert result.examples is not None and result.ranks is not None
+        segment = seen_segment(result.examples, self.train, self.plan.n_entities)
+        if segment is None:
+            return result
+        examples = dataclasses.replace(result.examples, segments={**result.examples.segments, "seen": segment})
+        more = {
+            f"{name}/{label}": mean(values)
+            for label in SEEN
+            for name, values in per_example(examples, result.ranks, ("seen", label)).items()
+        }
+        return dataclasses.replace(result, metrics={**result.metrics, **more}, examples=examples)
 
     def metrics(self, model: GraphModel, params: Params, features: Features) -> dict[str, float]:
         return dict(self.result(model, params, features).metrics)

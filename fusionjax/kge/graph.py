@@ -148,7 +148,7 @@ def labels_of(triples: np.ndarray, n_entities: int, n_relations: int, both: bool
     width = -(-n_entities // 8)
     if len(kept) * width > _MOST_LABEL_BYTES:
         raise ValueError(
-            f"kge.training: k_vs_all: labels of {len(kept):,} questions over {n_entities:,} entities take "
+            f"training: k_vs_all: labels of {len(kept):,} questions over {n_entities:,} entities take "
             f"{len(kept) * width / 2**30:.1f} GiB (at most 1); use one_vs_all or negatives"
         )
     bits = np.zeros((len(kept), width), np.uint8)

@@ -48,7 +48,8 @@ def train(
 
 def _ranking(inputs: GraphInputs, triples: np.ndarray, evaluation: schema.Evaluation) -> Ranking:
     known = KnownTrue.of(inputs.graph.known)
-    return Ranking.of(triples, known, len(inputs.graph.entities), evaluation.batch_size, evaluation.block)
+    n_entities = len(inputs.graph.entities)
+    return Ranking.of(triples, known, inputs.train, n_entities, evaluation.batch_size, evaluation.block)
 
 
 @dataclasses.dataclass(frozen=True)

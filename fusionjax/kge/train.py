@@ -48,6 +48,10 @@ class Memory:
     since_best: int = 0
     on_plateau: int = 0
     stopped: bool = False
+    ended: int | None = None
+    """The step at which it stopped."""
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Losses of the pass that is under way, where a checkpoint lies within one."""
 
 
 @dataclasses.dataclass
@@ -141,8 +145,8 @@ def train_graphs(
         loop.run()
         parameters = sum(leaf.size for leaf in jax.tree.leaves(loop.state["params"])) // len(members)
     return [
-        member.failure or Trained(loop.ended[place], member.memory.best_step, member.memory.stopped, parameters)
-        for place, member in enumerate(members)
+        member.failure or Trained(member.memory.ended or loop.total, member.memory.best_step, member.memory.stopped, parameters)
+        for member in members
     ]
 
 
@@ -218,7 +222,8 @@ class _Loop:
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.create = jax.jit(create)
         self.take = jax.jit(lambda tree, row: jax.tree.map(lambda leaf: leaf[row], tree))
-        self.ended = [self.total] * len(members)
+        self.finite = jax.jit(lambda tree: jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])))
+        self.sums: dict[str, Any] = {}
 
     # -------------------------------------------------------------------------------------------------------- one pass
     def run(self) -> None:
@@ -242,20 +247,20 @@ class _Loop:
         at = done // self.steps
         orders = [order(member.config.seed, at, self.examples, self.kge.batch_size) for member in self.members]
         chosen = self.place.orders(orders[0] if self.alone else np.stack(orders))
-        sums: dict[str, Any] = {}
         while done < (at + 1) * self.steps:
             first = done % self.steps
             piece = min(PIECE, self.steps - first)
             part = chosen[..., first : first + piece, :]
             self.state, more = self.epoch(self.state, self.graph, self.features, self._hyper(), part, self.keys)
-            sums = {name: sums.get(name, 0.0) + value for name, value in more.items()}
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in more.items()}
             done += piece
             bar.step(done)
             if self.stop.is_set():
                 break
-        means = {name: np.atleast_1d(np.asarray(value)) / self.steps for name, value in sums.items()}
         whole = done % self.steps == 0
         if whole:
+            means = {name: np.atleast_1d(np.asarray(value)) / self.steps for name, value in self.sums.items()}
+            self.sums = {}
             self._record(done, means, bar)
         if whole and self._validates(done // self.steps):
             self._validate(done)
@@ -282,15 +287,8 @@ class _Loop:
             row = {("loss" if name == "loss" else f"loss/{name}"): float(value[place]) for name, value in means.items()}
             bad = [name for name, value in row.items() if not math.isfinite(value)]
             if bad:
-                kept = member.checkpoints.latest_step()
-                member.failure = NonFiniteLoss(
-                    f"step {done}: {bad[-1].removeprefix('loss/')} is not finite ({row[bad[-1]]}); last good checkpoint: "
-                    f"{'none yet' if kept is None else f'step {kept}'}. Lower kge.optimiser.learning_rate"
-                )
-                self.ended[place] = done
-                if self.alone:
-                    raise member.failure
-                member.say(f"stopped, the others go on: {member.failure}")
+                part = next((name for name in bad if name != "loss"), "loss")
+                self._fail(member, done, f"{part.removeprefix('loss/')} is not finite ({row[part]})")
                 continue
             assert member.log is not None
             member.log.write({"step": done, "kind": "train", "epoch": done // self.steps, **row})
@@ -298,6 +296,16 @@ class _Loop:
         losses = means["loss"][np.isfinite(means["loss"])]
         if len(losses):
             bar.loss(float(losses.mean()))
+
+    def _fail(self, member: Member, done: int, what: str) -> None:
+        kept = member.checkpoints.latest_step()
+        member.failure = NonFiniteLoss(
+            f"step {done}: {what}; last good checkpoint: {'none yet' if kept is None else f'step {kept}'}. "
+            "Lower kge.optimiser.learning_rate"
+        )
+        if self.alone:
+            raise member.failure
+        member.say(f"stopped, the others go on: {member.failure}")
 
     def _validate(self, done: int) -> None:
         """Measures every run that trains, keeps its best parameters, lowers its learning rate, counts its patience."""
@@ -307,8 +315,11 @@ class _Loop:
                 continue
             memory = member.memory
             state = self._member_state(place)
+            if not self.finite(state["params"]):  # since the last steps of the pass, whose losses still were
+                self._fail(member, done, "a parameter is not finite")
+                continue
             metrics = self.ranking.metrics(self.model, state["params"], self.features) if self.ranking is not None else {}
-            value = metrics.get("mrr", 0.0)
+            value = metrics.get("mrr/unseen" if self.kge.unseen else "mrr", 0.0)
             better = memory.best is None or value > memory.best or not metrics
             if better:
                 memory.best, memory.best_step, memory.since_best, memory.on_plateau = value, done, 0, 0
@@ -324,36 +335,38 @@ class _Loop:
             row = {"step": done, "kind": "valid", "selected": value, "best": better, "learning_rate": memory.rate}
             member.log.write({**row, **shown})
             epochs = f"epoch {done // self.steps} (step {done})"
-            member.say(f"{epochs}: validation MRR {value:.4f}{' (best)' if better else ''}")
+            asked = " of unseen answers" if self.kge.unseen else ""
+            member.say(f"{epochs}: validation MRR{asked} {value:.4f}{' (best)' if better else ''}")
             if self.on_validation is not None and self.on_validation(done, value):
                 memory.stopped = True
             if memory.stopped:
-                self.ended[place] = done
+                memory.ended = done
 
     def _member_state(self, place: int) -> dict[str, Any]:
         return self.state if self.alone else self.take(self.state, place)
 
     # ------------------------------------------------------------------------------------------------------ checkpoints
     def _save(self, done: int) -> None:
+        sums = {name: np.atleast_1d(np.asarray(value)) for name, value in self.sums.items()}
         for place, member in enumerate(self.members):
+            member.memory.sums = {name: float(value[place]) for name, value in sums.items()}
             if member.failure is None:
                 member.checkpoints.save(_train_state(self._member_state(place)), dataclasses.asdict(member.memory))
 
     def _resume(self) -> int:
         """Restores every run at the newest step that all have; returns it. A run that is ahead goes back a checkpoint."""
-        newest = [member.checkpoints.latest_step() for member in self.members]
-        step = min((found or 0) for found in newest)
+        step = max(set.intersection(*(member.checkpoints.steps() for member in self.members)), default=0)
         if not step:
             return 0
         states = []
         for place, member in enumerate(self.members):
-            like = _train_state(self._member_state(place))
-            restored = member.checkpoints.restore(like, step)
-            if restored is None:
-                return 0
+            restored = member.checkpoints.restore(_train_state(self._member_state(place)), step)
+            assert restored is not None
             state, memory = restored
             member.memory = Memory(**memory)
             states.append({"params": state.params, "opt": state.opt_state, "step": state.step})
+        sums = [{name: np.float32(value) for name, value in member.memory.sums.items()} for member in self.members]
+        self.sums = sums[0] if self.alone else {name: jnp.stack([own[name] for own in sums]) for name in sums[0]}
         self.state = states[0] if self.alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         self.say(f"resuming at step {step} of {self.total}")
         return step
