@@ -69,6 +69,27 @@ def pairre(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
     return MARGIN - sum(abs(float(h[i] * r[i] - t[i] * r[len(h) + i])) for i in range(len(h)))
 
 
+def tucker(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    k, i, j = np.indices((len(r), len(h), len(t)))
+    return float((np.asarray(shared["core"])[k, i, j] * r[k] * h[i] * t[j]).sum())
+
+
+def conve(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    """Images of 4 × 2, filters of 2 × 2: 7 × 1 places."""
+
+    def standard(x: np.ndarray) -> np.ndarray:
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+    part = {name: np.asarray(each, np.float64) for name, each in shared.items()}
+    image = standard(np.concatenate([h[:8].reshape(4, 2), r.reshape(4, 2)]).astype(np.float64))
+    image = image * part["image_scale"] + part["image_offset"]
+    filters = part["filters"].reshape(2, 2, -1)
+    maps = np.array([[(image[y : y + 2] * filters[..., f]).sum() for f in range(filters.shape[2])] for y in range(7)])
+    maps = np.maximum(standard(maps) * part["maps_scale"] + part["maps_offset"], 0)
+    query = standard(maps.reshape(-1) @ part["dense"]) * part["query_scale"] + part["query_offset"]
+    return float(np.maximum(query, 0) @ t[:8] + t[8])
+
+
 Loop = Callable[[np.ndarray, np.ndarray, np.ndarray, Any], float]
 CASES: dict[str, tuple[Scorer, Loop]] = {
     "transe-1": (make_scorer("transe", Sizes(8, norm=1, margin=MARGIN)), transe(1)),
@@ -80,6 +101,8 @@ CASES: dict[str, tuple[Scorer, Loop]] = {
     "rescal": (make_scorer("rescal", Sizes(8)), rescal),
     "quate": (make_scorer("quate", Sizes(8)), quate),
     "pairre": (make_scorer("pairre", Sizes(8, margin=MARGIN)), pairre),
+    "tucker": (make_scorer("tucker", Sizes(8, relation_dim=5)), tucker),
+    "conve": (make_scorer("conve", Sizes(8, height=4, filters=3, kernel=2)), conve),
 }
 """One or more of every scorer, entities of 8 numbers (and, in ConvE, a bias)."""
 

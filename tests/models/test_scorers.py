@@ -66,6 +66,27 @@ def test_pairre_by_hand() -> None:
     assert value("pairre", [3, 4], [1, 5, 2, 7], [9, 0], margin=6.0) == pytest.approx(0.6, abs=1e-5)
 
 
+def test_tucker_by_hand() -> None:
+    # 2·[[1 2] [3 4]] + 1·[[0 1] [1 0]] = [[2 5] [7 8]]; (1 2) · that = (16 21); · (5 6) = 206.
+    core = jnp.array([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    head, relation, tail = jnp.array([1.0, 2.0]), jnp.array([2.0, 1.0]), jnp.array([5.0, 6.0])
+    assert float(make_scorer("tucker", Sizes(2)).score(head, relation, tail, {"core": core})) == 206.0
+
+
+def test_conve_by_hand() -> None:
+    """Images of 1 × 2, one filter of one pixel, so four places."""
+    scorer = make_scorer("conve", Sizes(2, height=1, filters=1, kernel=1))
+    shared = scorer.init_shared(jax.random.key(0))
+    # (1 1 | 3 3) → (−1 −1 1 1); times 2 and standard again, rectified: (0 0 1 1).
+    shared["filters"] = jnp.array([[2.0]])
+    # Third and fourth row: (1 4) + (2 5) = (3 9) → (−1 1); + (3 1) = (2 2).
+    shared["dense"] = jnp.array([[7.0, 7.0], [8.0, 8.0], [1.0, 4.0], [2.0, 5.0]])
+    shared["query_offset"] = jnp.array([3.0, 1.0])
+    # (2 2) · (10 20) and the tail's bias 5; the head's own bias 99 plays no part.
+    score = scorer.score(jnp.array([1.0, 1.0, 99.0]), jnp.array([3.0, 3.0]), jnp.array([10.0, 20.0, 5.0]), shared)
+    assert float(score) == pytest.approx(65.0, rel=1e-4)
+
+
 # --------------------------------------------------------------------------------------------------------------- loops
 def test_every_scorer_has_a_loop() -> None:
     assert {scorer.name for scorer, _ in CASES.values()} == set(SCORERS)
@@ -143,6 +164,19 @@ def test_rescal_with_a_diagonal_matrix_is_distmult() -> None:
     assert np.allclose(by_matrix, CASES["distmult"][0].score(head, relation, tail), atol=1e-5)
 
 
+def test_tucker_with_a_diagonal_core_is_distmult_and_with_its_matrices_rescal() -> None:
+    head, relation, tail, _ = parameters(CASES["distmult"][0], 3, 3)
+    place = jnp.arange(8)
+    core = jnp.zeros((8, 8, 8)).at[place, place, place].set(1.0)
+    found = make_scorer("tucker", Sizes(8)).score(head, relation, tail, {"core": core})
+    assert np.allclose(found, CASES["distmult"][0].score(head, relation, tail), atol=1e-5)
+    scorer = CASES["tucker"][0]
+    head, relation, tail, shared = parameters(scorer, 3, 3)
+    matrices = jnp.einsum("bk,kij->bij", relation, shared["core"]).reshape(3, 64)
+    by_matrix = CASES["rescal"][0].score(head, matrices, tail)
+    assert np.allclose(by_matrix, scorer.score(head, relation, tail, shared), atol=1e-4)
+
+
 # ------------------------------------------------------------------------------------------------------------ gradients
 @pytest.mark.parametrize("case", CASES)
 def test_gradients(case: str) -> None:
@@ -218,6 +252,14 @@ def test_wrong_sizes_and_names() -> None:
         make_scorer("rotate", Sizes(6)).dura(jnp.ones(6), jnp.ones(3), jnp.ones(6))
     with pytest.raises(ValueError, match="pairre has no query"):
         make_scorer("pairre", Sizes(6)).tail_query(jnp.ones(6), jnp.ones(12))
+    with pytest.raises(ValueError, match="conve: entities of 10 numbers; must be a multiple of the 4 rows"):
+        make_scorer("conve", Sizes(10, height=4))
+    with pytest.raises(ValueError, match="conve: images of 8 × 2 numbers are smaller than filters of 3 × 3"):
+        make_scorer("conve", Sizes(8, height=4))
+    with pytest.raises(ValueError, match="conve scores tails only"):
+        make_scorer("conve", Sizes(200)).head_query(jnp.ones(200), jnp.ones(201))
+    with pytest.raises(ValueError, match="tucker: its shared parameters are missing: core"):
+        make_scorer("tucker", Sizes(6)).score(jnp.ones(6), jnp.ones(6), jnp.ones(6))
 
 
 def test_scorers_are_equal_if_their_sizes_are() -> None:

@@ -4,14 +4,17 @@ A new scorer is one class (see `base.Scorer`) and one line in `SCORERS`.
 """
 
 from fusionjax.models.scorers.base import Dropout, Scorer, Shared, Sizes
-from fusionjax.models.scorers.bilinear import ComplEx, DistMult, QuatE, Rescal, SimplE
+from fusionjax.models.scorers.bilinear import ComplEx, DistMult, QuatE, SimplE
+from fusionjax.models.scorers.conve import ConvE
 from fusionjax.models.scorers.distances import PairRE, RotatE, TransE
 from fusionjax.models.scorers.initialise import Init
+from fusionjax.models.scorers.matrices import Rescal
+from fusionjax.models.scorers.tucker import TuckER
 
 __all__ = ["SCORERS", "Dropout", "Init", "Scorer", "Shared", "Sizes", "make_scorer"]
 
 SCORERS: dict[str, type[Scorer]] = {
-    scorer.name: scorer for scorer in (TransE, DistMult, ComplEx, SimplE, RotatE, Rescal, QuatE, PairRE)
+    scorer.name: scorer for scorer in (TransE, DistMult, ComplEx, SimplE, RotatE, Rescal, QuatE, PairRE, TuckER, ConvE)
 }
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fusionjax.models.scorers.algebra import root
 from fusionjax.models.scorers.initialise import Init, draw
@@ -116,6 +116,11 @@ class Scorer:
         """Always as in the paper: they are weights of layers, not tables."""
         return {}
 
+    def _needed(self, shared: Shared | None) -> Shared:
+        if shared is None:
+            raise ValueError(f"{self.name}: its shared parameters are missing: {', '.join(self.shared_shapes)}")
+        return shared
+
     def _paper_entities(self, key: Array, n: int) -> Array:
         # What implementations share where the paper names none.
         return draw(key, (n, self.entity_width), Init("xavier_normal"))
@@ -164,14 +169,31 @@ class Scorer:
         """What heads are compared with; as `tail_query`."""
         raise ValueError(f"{self.name} has no query: it scores triples whole")
 
-    def relation_matrices(
-        self, relations: Float[Array, "r k"], shared: Shared | None = None, key: Array | None = None
-    ) -> Float[Array, "r m"]:
-        """The part of a query that depends on the relation alone, made once for a whole table; rows of it do as relations.
+    def tail_queries(
+        self,
+        head: Float[Array, "b d"],
+        number: Int[Array, "b"],
+        relations: Float[Array, "r k"],
+        shared: Shared | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "b d"]:
+        """Tail queries of a batch whose relations are rows `number` of the table.
 
-        The table itself for all but TuckER. Worth it where the table has fewer rows than the batch.
+        Equal to `tail_query` of those rows, but where relations are matrices work is shared by pairs of one relation. There a
+        dropped number of a matrix is dropped for all of them.
         """
-        return relations
+        return self.tail_query(head, relations[number], shared, key)
+
+    def head_queries(
+        self,
+        number: Int[Array, "b"],
+        tail: Float[Array, "b d"],
+        relations: Float[Array, "r k"],
+        shared: Shared | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "b d"]:
+        """The same of `head_query`."""
+        return self.head_query(relations[number], tail, shared, key)
 
     def compare_each(self, query: Float[Array, "... d"], entity: Float[Array, "... d"]) -> Float[Array, "..."]:
         """Scores of queries and entities pairwise; leading axes broadcast."""

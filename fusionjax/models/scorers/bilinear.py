@@ -10,7 +10,6 @@ from fusionjax.models.scorers.algebra import (
     complex_conjugate,
     complex_times,
     hamilton,
-    length,
     moduli,
     quaternion_conjugate,
     unit_quaternions,
@@ -86,30 +85,6 @@ class SimplE(Scorer):
         return self._paper_entities(key, n)
 
 
-class Rescal(Scorer):
-    """hᵀ R t (Nickel et al. 2011); a relation is the d × d matrix R, row after row.
-
-    `factors` are one number a vector, ‖h‖, ‖R‖ (Frobenius) and ‖t‖: the score is the same in any orthogonal basis of the
-    entities' space, single entries are not.
-    """
-
-    name = "rescal"
-    bilinear = True
-
-    @property
-    def relation_width(self) -> int:
-        return self.sizes.dim**2
-
-    def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return jnp.einsum("...i,...ij->...j", head, _square(relation, self.sizes.dim))
-
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return jnp.einsum("...ij,...j->...i", _square(relation, self.sizes.dim), tail)
-
-    def factors(self, head: Array, relation: Array, tail: Array) -> tuple[Array, Array, Array]:
-        return length(head), length(relation), length(tail)
-
-
 class QuatE(Scorer):
     """⟨h ⊗ r/|r|, t⟩, the Hamilton product with unit quaternions (Zhang et al. 2019); d is four parts, the real one first.
 
@@ -140,7 +115,3 @@ class QuatE(Scorer):
 
     def _paper_relations(self, key: Array, n: int) -> Array:
         return self._paper_entities(key, n)
-
-
-def _square(relation: Array, d: int) -> Array:
-    return relation.reshape(*relation.shape[:-1], d, d)
