@@ -45,6 +45,10 @@ class Checkpoints:
         found = self.latest.latest
         return None if found is None else found.step
 
+    def steps(self) -> set[int]:
+        """Of the states there are."""
+        return {kept.step for kept in self.latest.checkpoints}
+
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest state, or that of a step, placed like `like`, and its memory; `None` if there is none.
 
@@ -52,7 +56,7 @@ class Checkpoints:
           UserError: the checkpoint is of another model.
         """
         step = self.latest_step() if step is None else step
-        if step is None or step not in [kept.step for kept in self.latest.checkpoints]:
+        if step is None or step not in self.steps():
             return None
         found = _load(self.latest, step, jax.tree.map(_abstract, _plain(like)))
         return TrainState(**found), cast(dict[str, Any], self.latest.metadata(step).custom_metadata)
