@@ -178,6 +178,8 @@ class Kge(Section):
             raise ValueError(f"penalty.name: dura is for bilinear scorers, got {self.scorer}")
         if self.relation_prediction and self.scorer not in ("transe", "distmult", "complex", "simple", "rescal", "tucker"):
             raise ValueError(f"relation_prediction: not for {self.scorer}, whose score is no product with the relation")
+        if self.relation_prediction and self.training == "k_vs_all":
+            raise ValueError("relation_prediction: not with training: k_vs_all, whose questions are no triples")
         if self.text.use == "align" and self.scorer == "conve":
             raise ValueError("text.use: align: not for conve, whose entity rows hold a bias")
         if self.negatives.shared and self.negatives.questions != "both":
