@@ -291,6 +291,8 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     """
     home = RunFolder(folder)
     config = home.config()
+    if config.seeds:
+        raise UserError(f"{folder}: a run of several seeds; measure one of them, such as {folder / f'seed-{config.seeds[0]}'}")
     prepared = prepare(config.data, log=say)
     record = _start(home, config, prepared)
     inputs = _inputs(prepared, config, home, say)
