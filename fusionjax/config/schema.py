@@ -236,23 +236,29 @@ class Text(Section):
         return self
 
 
+PARTS = {"complex": 2, "simple": 2, "rotate": 2, "quate": 4}
+"""Equal parts some scorers cut an entity's numbers into (this room knows no models: the scorers say the same)."""
+
+
 class Entity(Section):
     """The entity and relation tables of graph embedding; a product's entity row is also its behaviour embedding."""
 
-    scorer: Literal["transe", "complex"] = "transe"
+    scorer: Literal["transe", "distmult", "complex", "simple", "rotate", "rescal", "quate", "pairre"] = "transe"
     dim: Annotated[int, Field(ge=2)] = 128
-    """Real numbers an entity; ComplEx reads them as dim / 2 complex ones."""
+    """Real numbers an entity; ComplEx and RotatE read them as dim / 2 complex ones, SimplE as two halves, QuatE as dim / 4
+    quaternions. A relation has as many, RotatE half, PairRE twice, RESCAL dim²."""
     norm: Literal[1, 2] = 2
     """TransE only: L1 or L2 distance."""
     margin: Annotated[float, Field(ge=0.0)] = 9.0
-    """TransE only: score = margin − distance."""
+    """TransE, RotatE, PairRE: score = margin − distance."""
     behaviour: bool = True
     """Learn entity rows from next products and queries too; false: from the graph (and alignment) alone."""
 
     @model_validator(mode="after")
-    def _complex_is_even(self) -> "Entity":
-        if self.scorer == "complex" and self.dim % 2:
-            raise ValueError(f"dim {self.dim} is odd: ComplEx needs an even dim (real and imaginary halves)")
+    def _dim_can_be_cut(self) -> "Entity":
+        parts = PARTS.get(self.scorer, 1)
+        if self.dim % parts:
+            raise ValueError(f"dim {self.dim}: {self.scorer} needs a multiple of {parts}")
         return self
 
 
