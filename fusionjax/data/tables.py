@@ -1,4 +1,4 @@
-"""Shops on disk: one TFDS builder a data set, one builder config a table, one example a row.
+"""Shops on disk: one TFDS builder a data set, one builder config a table, one example a row (of graphs: a block of rows).
 
 How to add a data set: subclass `ShopBuilder` in `fusionjax/data/sources/`, name it in `sources/__init__.py`:
 
@@ -35,20 +35,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from fusionjax.config import schema
-from fusionjax.data.shop import (
-    PARTS,
-    Entities,
-    Events,
-    Judgments,
-    Literals,
-    Products,
-    Queries,
-    Relations,
-    Shop,
-    Triples,
-    Users,
-    text_column,
-)
+from fusionjax.data import blocks
+from fusionjax.data.shop import PARTS, Events, Judgments, Products, Queries, Shop, Triples, Users, text_column
 from fusionjax.errors import UserError
 
 ROWS = "rows"
@@ -72,19 +60,15 @@ COLUMNS: dict[str, dict[str, type[np.generic]]] = {
     },
     "queries": {"id": TEXT, "text": TEXT},
     "judgments": {"query": np.int32, "product": np.int32, "grade": np.float32, "split": np.int8},
-    "entities": {"id": TEXT, "name": TEXT, "description": TEXT},
-    "relations": {"id": TEXT, "name": TEXT},
-    "negatives": {"head": TEXT, "relation": TEXT, "tail": TEXT, "split": np.int8},
-    "literals": {"entity": TEXT, "attribute": TEXT, "value": np.float32},
 }
-"""Columns of each table as stored. References are row numbers, except that triples bear names and events the kind's name."""
+"""Columns of tables stored by row. References are row numbers, except that events bear the kind's name. Tables about graphs are
+in `blocks.COLUMNS`; triples stand here as they were stored before, names in each row, because such caches are still read."""
 
 EXTRA = {"products": "attributes", "users": "profile"}
 """Tables with further text columns: stored as one sequence a row, their names in the TFDS metadata (`columns`)."""
 
 _UNIQUE = {("products", "id"), ("products", "title"), ("products", "description"), ("users", "id")}
 _UNIQUE |= {("queries", "id"), ("queries", "text")}
-_UNIQUE |= {("entities", "id"), ("entities", "name"), ("entities", "description")}
 _BLOCK = 4096
 
 
@@ -139,10 +123,14 @@ class ShopBuilder(tfds.core.GeneratorBasedBuilder):
         return str(self.builder_config_name)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features: dict[str, Any] = {
-            name: tfds.features.Text() if dtype is TEXT else tfds.features.Scalar(dtype)
-            for name, dtype in COLUMNS[self.part].items()
-        }
+        features: dict[str, Any]
+        if self.part in blocks.COLUMNS:
+            features = blocks.features(self.part)
+        else:
+            features = {
+                name: tfds.features.Text() if dtype is TEXT else tfds.features.Scalar(dtype)
+                for name, dtype in COLUMNS[self.part].items()
+            }
         if self.part in EXTRA:
             features[EXTRA[self.part]] = tfds.features.Sequence(tfds.features.Text())
         return tfds.core.DatasetInfo(
@@ -166,6 +154,9 @@ class ShopBuilder(tfds.core.GeneratorBasedBuilder):
         return {ROWS: self._generate_examples(table)}
 
     def _generate_examples(self, table: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self.part in blocks.COLUMNS:
+            yield from blocks.examples(self.part, table)
+            return
         columns = _stored_columns(self.part, table)
         names = list(columns)
         for row, values in enumerate(zip(*columns.values(), strict=True)):
@@ -181,11 +172,6 @@ def _names(table: Any) -> dict[str, Any]:
         return {"columns": list(table.profile)}
     if isinstance(table, Events):
         return {"kinds": list(table.kinds)}
-    if isinstance(table, Triples):
-        # Entities in order of first appearance are restored from the rows: millions of names do not belong in a JSON file.
-        first_seen = np.unique(np.stack([table.head, table.tail], 1).ravel(), return_index=True)
-        canonical = len(first_seen[0]) == len(table.entities) and bool((np.diff(first_seen[1]) > 0).all())
-        return {"relations": table.relations.tolist(), "entities": None if canonical else table.entities.tolist()}
     return {}
 
 
@@ -194,10 +180,6 @@ def _stored_columns(part: str, table: Any) -> dict[str, list[Any]]:
     arrays = dict(table.columns())
     if isinstance(table, Events):
         arrays["kind"] = text_column(table.kinds)[table.kind]
-    elif isinstance(table, Triples):
-        arrays.update(
-            head=table.entities[table.head], tail=table.entities[table.tail], relation=table.relations[table.relation]
-        )
     for name, dtype in COLUMNS[part].items():
         if arrays[name].dtype != dtype:
             raise ValueError(f"{part}.{name} has dtype {arrays[name].dtype}, expected {np.dtype(dtype)}")
@@ -250,20 +232,15 @@ class _Texts(dict[bytes, str]):
         return text
 
 
-_PLAIN: dict[str, type] = {
-    "products": Products,
-    "users": Users,
-    "queries": Queries,
-    "judgments": Judgments,
-    "entities": Entities,
-    "relations": Relations,
-    "literals": Literals,
-}
+_PLAIN: dict[str, type] = {"products": Products, "users": Users, "queries": Queries, "judgments": Judgments}
 """Tables that are their columns, nothing else."""
 
 
 def _table(part: str, builder: tfds.core.DatasetBuilder) -> Any:
     metadata: Any = builder.info.metadata
+    stored: Any = builder.info.features
+    if part in blocks.COLUMNS and blocks.COLUMNS[part].keys() <= set(stored):
+        return blocks.read(part, builder, ROWS)
     columns = _read_columns(part, builder)
     extras = columns.pop("extras")
     if part in EXTRA:
@@ -279,6 +256,7 @@ def _table(part: str, builder: tfds.core.DatasetBuilder) -> Any:
 
 
 def _triples(columns: dict[str, Any], metadata: Any) -> Triples:
+    """Triples stored by row, as they were before blocks; entities are named where their order is not that of the rows."""
     table = Triples.of(columns["head"], columns["relation"], columns["tail"], columns["split"])
     relations, entities = text_column(metadata["relations"]), metadata["entities"]
     changes: dict[str, Any] = {"relations": relations, "relation": _renumber(table.relation, table.relations, relations)}

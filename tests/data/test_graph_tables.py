@@ -1,6 +1,7 @@
 """The tables about a graph: what they hold, that they come back as they went, and shops without them are what they were."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from fusionjax.config import schema
+from fusionjax.data import blocks
 from fusionjax.data.clean import clean
 from fusionjax.data.prepare import Prepared, describe_prepared, prepare
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Entities, Literals, Relations, Shop, Triples, text_column
@@ -61,6 +63,73 @@ def test_round_trip(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found, column)
     manifest = read_manifest(folder)
     assert manifest is not None and manifest["notes"] == ["2 triples dropped"]
+
+
+def test_more_rows_and_names_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_ROWS", 3)
+    names = [f"e{row * 7 % 20}" for row in range(20)]
+    rows = np.arange(5, dtype=np.int32)
+    triples = Triples(
+        entities=text_column(names), relations=text_column(["r", "s"]), head=rows, relation=rows % 2, tail=rows[::-1] + 9,
+        split=np.array([-1, 0, 1, 2, 0], np.int8),
+    )  # fmt: skip
+    ids = text_column(names)
+    shop = GraphyShop.shop = graph_shop(triples=triples, entities=Entities(ids, ids, ids), negatives=None)
+    folder = tmp_path / "tables"
+    build_tables(GraphyShop, schema.Data(), folder, download_dir=tmp_path / "downloads", log=lambda line: None)
+    again = shop_from_tables(folder)
+    assert again.fingerprint() == shop.fingerprint() and again.triples is not None
+    assert again.triples.entities.tolist() == names
+
+
+class RowsShop(GraphyShop):
+    """Stores triples as they were stored before blocks: names in each row, further vocabulary in the metadata."""
+
+    name = "rows_shop_of_the_tests"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        if self.part != "triples":
+            return super()._info()
+        features = {name: tfds.features.Text() for name in ("head", "relation", "tail")} | {
+            "split": tfds.features.Scalar(np.int8)
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _generate_examples(self, table: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        metadata: Any = self.info.metadata
+        metadata.update(relations=table.relations.tolist(), entities=self.named(table))
+        columns = (table.entities[table.head], table.relations[table.relation], table.entities[table.tail], table.split)
+        for row, values in enumerate(zip(*columns, strict=True)):
+            yield row, dict(zip(("head", "relation", "tail", "split"), values, strict=True))
+
+    @staticmethod
+    def named(table: Triples) -> list[str] | None:
+        first = np.unique(np.stack([table.head, table.tail], 1).ravel(), return_index=True)[1]
+        return None if len(first) == len(table.entities) and (np.diff(first) > 0).all() else table.entities.tolist()
+
+
+@pytest.mark.parametrize("entities", [["a", "b", "c"], ["unused", "c", "b", "a"]])
+def test_caches_from_before_blocks_are_read(entities: list[str], tmp_path: Path) -> None:
+    row = {name: place for place, name in enumerate(entities)}
+    triples = Triples(
+        entities=text_column(entities),
+        relations=text_column(["never", "s", "r"]),
+        head=np.array([row["a"], row["b"]], np.int32),
+        relation=np.array([2, 1], np.int32),
+        tail=np.array([row["b"], row["c"]], np.int32),
+        split=np.array([-1, 2], np.int8),
+    )
+    shop = GraphyShop.shop = Shop("graphy", triples=triples)
+    folder = tmp_path / "tables"
+    build_tables(RowsShop, schema.Data(), folder, download_dir=tmp_path / "downloads", log=lambda line: None)
+    again = shop_from_tables(folder)
+    assert again.fingerprint() == shop.fingerprint()
+    assert again.triples is not None and again.triples.entities.tolist() == entities
 
 
 def test_every_new_table_counts_in_the_fingerprint() -> None:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusionjax.config import schema
-from fusionjax.data.graph import build_graph
+from fusionjax.data.graph import build_graph, triple_keys
 from fusionjax.data.knowledge_graph import knowledge_graph
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Shop, Triples
 from fusionjax.data.sources.graphs import read
-from fusionjax.data.sources.graphs.join import join, keys
+from fusionjax.data.sources.graphs.join import join
 from fusionjax.data.sources.graphs.read import Vocabulary, read_triples
 from fusionjax.data.sources.graphs.triples import read_folder
 from fusionjax.errors import UserError
@@ -264,8 +264,8 @@ def test_strangers_may_be_an_error(tmp_path: Path) -> None:
 def test_keys_of_graphs_too_large_for_one_number() -> None:
     triples = np.array([[0, 1, 2], [2, 1, 0], [0, 1, 2]], np.int32)
     for size in ((3, 2), (2**31, 2**20)):
-        key = keys(triples, *size)
-        assert key[0] == key[2] != key[1]
+        key = triple_keys(triples, *size)
+        assert key[0] == key[2] < key[1]
 
 
 # -------------------------------------------------------------------------------------------- words, numbers, negatives

@@ -76,8 +76,8 @@ def labels(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 class CodexSBuilder(CodexBuilder):
     name = "codex_s"
     SUMMARY = "CoDEx-S: 36,543 triples of 2,034 Wikidata entities and 42 relations, with 3,655 hard negatives."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("codex_s")
     COUNTS = Counts(32_888, 1_827, 1_828, 2_034, 42)
     url_infos = pinned.url_infos("codex_s")
@@ -85,9 +85,9 @@ class CodexSBuilder(CodexBuilder):
 
 class CodexMBuilder(CodexBuilder):
     name = "codex_m"
-    SUMMARY = "CoDEx-M: 206,205 triples of 17,050 Wikidata entities and 51 relations, with 20,620 hard negatives."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    SUMMARY = "CoDEx-M: 206,205 triples of 17,050 Wikidata entities and 51 relations, with 20,621 hard negatives."
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("codex_m")
     COUNTS = Counts(185_584, 10_310, 10_311, 17_050, 51)
     url_infos = pinned.url_infos("codex_m")
@@ -96,8 +96,8 @@ class CodexMBuilder(CodexBuilder):
 class CodexLBuilder(CodexBuilder):
     name = "codex_l"
     SUMMARY = "CoDEx-L: 612,437 triples of 77,951 Wikidata entities and 69 relations (data.source_dir)."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = {
         "train.txt": pinned.Pin(f"{ORIGIN}/triples/codex-l/train.txt", git_id="be8735738ba4728430922c630f25bf01bcc9eaac"),
         **pinned.pins("codex_l"),

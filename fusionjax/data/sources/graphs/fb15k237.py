@@ -22,8 +22,8 @@ from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 class Fb15k237Builder(BenchmarkBuilder):
     name = "fb15k237"
     SUMMARY = "FB15k-237: 310,116 triples of 14,541 Freebase entities and 237 relations, with names and descriptions."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("fb15k237")
     COUNTS = Counts(272_115, 17_535, 20_466, 14_541, 237)
     url_infos = pinned.url_infos("fb15k237")

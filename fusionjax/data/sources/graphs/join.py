@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from fusionjax.data.graph import triple_keys
 from fusionjax.data.shop import SPLITS, TEST, TRAIN, UNASSIGNED, VALID, Triples, text_column
 from fusionjax.data.sources.graphs.read import TriplesFile, Vocabulary
 from fusionjax.errors import UserError
@@ -74,17 +75,9 @@ def join(
     return _table(rows.triples, split, vocabulary), notes
 
 
-def keys(triples: np.ndarray, n_entities: int, n_relations: int) -> np.ndarray:
-    """int64 [n]: equal where triples are."""
-    if n_entities**2 * n_relations < 2**63:
-        head, relation, tail = triples.astype(np.int64).T
-        return (head * n_relations + relation) * n_entities + tail
-    return np.unique(triples, axis=0, return_inverse=True)[1].reshape(-1)
-
-
 def _repeats(rows: _Rows, choice: OnDuplicate, notes: list[str]) -> _Rows:
     triples = rows.triples
-    key = keys(triples, int(triples[:, [0, 2]].max()) + 1, int(triples[:, 1].max()) + 1)
+    key = triple_keys(triples, int(triples[:, [0, 2]].max()) + 1, int(triples[:, 1].max()) + 1)
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     if len(first) == len(key):
         return rows
@@ -201,7 +194,7 @@ def negatives(
     new_entity = np.fromiter((entity_row.get(name, -1) for name in entities), np.int32, len(entities))
     new_relation = np.fromiter((relation_row.get(name, -1) for name in relations), np.int32, len(relations))
     size = len(triples.entities), len(triples.relations)
-    true = keys(np.stack([triples.head, triples.relation, triples.tail], 1), *size)
+    true = triple_keys(np.stack([triples.head, triples.relation, triples.tail], 1), *size)
     found: list[np.ndarray] = []
     splits: list[np.ndarray] = []
     for split, file in sorted(files.items()):
@@ -220,7 +213,7 @@ def negatives(
         if gone.any():
             notes.append(f"{file.name}: false triples about what on_unseen dropped: {int(gone.sum()):,}, dropped too")
         kept = np.flatnonzero(~gone)
-        if (wrong := np.isin(keys(rows[kept], *size), true)).any():
+        if (wrong := np.isin(triple_keys(rows[kept], *size), true)).any():
             at = int(kept[np.argmax(wrong)])
             raise UserError(f"{file.place(at)}: this triple is a true one too, expected one that is false")
         found.append(rows[kept])

@@ -19,8 +19,8 @@ from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 class UmlsBuilder(BenchmarkBuilder):
     name = "umls"
     SUMMARY = "UMLS: 6,529 triples of 135 semantic types of medicine and 46 relations, with long texts."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("umls")
     COUNTS = Counts(5_216, 652, 661, 135, 46)
     url_infos = pinned.url_infos("umls")
@@ -42,8 +42,8 @@ class UmlsBuilder(BenchmarkBuilder):
 class KinshipBuilder(BenchmarkBuilder):
     name = "kinship"
     SUMMARY = "Kinship: 10,686 triples of 104 people of one tribe and 25 relations."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("kinship")
     COUNTS = Counts(8_544, 1_068, 1_074, 104, 25)
     url_infos = pinned.url_infos("kinship")
@@ -55,8 +55,8 @@ class KinshipBuilder(BenchmarkBuilder):
 class NationsBuilder(BenchmarkBuilder):
     name = "nations"
     SUMMARY = "Nations: 1,992 triples of 14 countries and 55 relations."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("nations")
     COUNTS = Counts(1_592, 199, 201, 14, 55)
     url_infos = pinned.url_infos("nations")

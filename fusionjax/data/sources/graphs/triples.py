@@ -42,8 +42,8 @@ class TriplesBuilder(ShopBuilder):
 
     name = "triples"
     SUMMARY = "Your own graph: a folder with train.txt, a triple a line, and more files if you have them (data.source_dir)."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
 
     @classmethod
     def key(cls, config: schema.Data) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def split_files(variant: str) -> dict[int, str]:
 class Wikidata5mBuilder(ShopBuilder):
     name = "wikidata5m"
     SUMMARY = "Wikidata5M: 20.6 million triples of 4.6 million entities and 822 relations, with texts (data.source_dir)."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
 
     @classmethod
     def key(cls, config: schema.Data) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 class Wn18rrBuilder(BenchmarkBuilder):
     name = "wn18rr"
     SUMMARY = "WN18RR: 93,003 triples of 40,943 WordNet senses and 11 relations, with words and definitions."
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {"1.0.1": "First."}
     FILES: ClassVar = pinned.pins("wn18rr")
     COUNTS = Counts(86_835, 3_034, 3_134, 40_943, 11)
     url_infos = pinned.url_infos("wn18rr")
