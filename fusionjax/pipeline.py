@@ -349,10 +349,12 @@ def measure(
     Returns:
       (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
     """
-    settings = config.evaluation
+    settings, more = config.evaluation, {}
     if isinstance(inputs, GraphInputs):
         assert isinstance(best, graph_run.Best)
-        parts, found = graph_run.measure(best, inputs, config)
+        measured = graph_run.measure(best, inputs, config)
+        parts, found = {"valid": measured.valid, "test": measured.test}, measured.ranked
+        more = {"intervals": measured.intervals} if measured.intervals else {}
     else:
         assert isinstance(best, serving.Model)
         found = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
@@ -360,7 +362,7 @@ def measure(
         parts = {"valid": _metrics(valid), "test": _metrics(found)}
     simple = _baselines(inputs, config) if settings.baselines else {}
     numbers = {split: {task: _finite(row) for task, row in tasks.items()} for split, tasks in parts.items()}
-    return {**numbers, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
+    return {**numbers, **more, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
 
 
 def measure_baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:

@@ -24,6 +24,7 @@ MISSING = "—"
 SEGMENTS = ("head", "middle", "tail", "cold")
 METRICS: dict[str, tuple[str, ...]] = {
     "link_prediction": ("mrr", "hits@1", "hits@3", "hits@10"),
+    "triple_classification": ("accuracy", "f1", "precision", "recall"),
     "search": ("ndcg@10", "ndcg_exp@10", "mrr", "recall@100"),
     "recommendation": (
         *("recall@10", "ndcg@10", "recall@20", "ndcg@20", "coverage@10"),
@@ -31,7 +32,12 @@ METRICS: dict[str, tuple[str, ...]] = {
     ),
 }
 """The columns of each task's table. A task that is not named here is shown with all its metrics."""
-MAIN_METRIC = {"link_prediction": "mrr", "search": "ndcg@10", "recommendation": "ndcg@10"}
+MAIN_METRIC = {
+    "link_prediction": "mrr",
+    "triple_classification": "accuracy",
+    "search": "ndcg@10",
+    "recommendation": "ndcg@10",
+}
 """The one number of a task, where there is room for only one."""
 SEGMENT_NOTE = (
     "Head and middle: the most popular products, with the first and second third of all training events; "
@@ -188,7 +194,7 @@ def print_seeds(results: Mapping[str, Any], console: Console | None = None, spli
         metrics = metrics_of(results, task, split)
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=False)
         table.title = Text(f"{task} · {split}, by seed", style="bold")
-        table.add_column("seed")
+        table.add_column("seed", no_wrap=True)
         for name in metrics:
             table.add_column(Text(name), justify="right", no_wrap=True)
         for seed, own in results["seeds"].items():
