@@ -36,9 +36,9 @@ class Checkpoints:
         self.latest, self.best = series("latest", 2), series("best", 1)
 
     def save(self, state: TrainState, memory: dict[str, Any]) -> None:
-        """Saves the state with the loop's memory (JSON: data position, best validation, …)."""
+        """Saves the state with the loop's memory (JSON: data position, best validation, …); a step twice changes nothing."""
         step = int(state.step)
-        if self.latest_step() != step:
+        if step not in self.steps():
             self.latest.save(step, _plain(state), force=True, custom_metadata=memory)
 
     def latest_step(self) -> int | None:
