@@ -34,6 +34,7 @@ __all__ = [
     "Counts",
     "DeviceScorer",
     "HostScorer",
+    "NaNScore",
     "Plan",
     "Ragged",
     "Ranked",
@@ -52,6 +53,10 @@ _MOST_EXCLUSIONS = 1 << 24
 """Excluded numbers on the device at once at most (64 MiB), but for a single batch that has more."""
 _IN_FLIGHT = 2
 """One batch computes while the next is prepared; never more, for memory."""
+
+
+class NaNScore(ValueError):
+    """A score is no number: what scored has diverged."""
 
 
 @runtime_checkable
@@ -312,7 +317,7 @@ def _sections(sizes: list[int]) -> list[int]:
 
 def _raise_if_nan(nan: np.ndarray, rows: np.ndarray, task: str) -> None:
     if nan.any():
-        raise ValueError(f"{task}: {int(nan.sum())} of {len(nan)} rows have NaN scores, the first is row {rows[nan.argmax()]}")
+        raise NaNScore(f"{task}: {int(nan.sum())} of {len(nan)} rows have NaN scores, the first is row {rows[nan.argmax()]}")
 
 
 def _exclusions(excluded: Any, n_rows: int, n: int, task: str) -> Exclusions:

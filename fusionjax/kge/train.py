@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from fusionjax.config import schema
 from fusionjax.config.kge import Kge
 from fusionjax.errors import UserError
+from fusionjax.evaluation.ranking import NaNScore
 from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
 from fusionjax.kge.evaluate import Ranking
 from fusionjax.kge.graph import train_graph
@@ -315,10 +316,14 @@ class _Loop:
                 continue
             memory = member.memory
             state = self._member_state(place)
-            if not self.finite(state["params"]):  # since the last steps of the pass, whose losses still were
+            if not self.finite(state["params"]):  # since the last steps of the pass, whose losses may still have been
                 self._fail(member, done, "a parameter is not finite")
                 continue
-            metrics = self.ranking.metrics(self.model, state["params"], self.features) if self.ranking is not None else {}
+            try:
+                metrics = self.ranking.metrics(self.model, state["params"], self.features) if self.ranking is not None else {}
+            except NaNScore as error:
+                self._fail(member, done, f"validation: {error}")
+                continue
             value = metrics.get("mrr/unseen" if self.kge.unseen else "mrr", 0.0)
             better = memory.best is None or value > memory.best or not metrics
             if better:
