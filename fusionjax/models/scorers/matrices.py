@@ -2,7 +2,7 @@
 
 A matrix for each pair of a batch would be [b, d, d]: 80 MB of 512 pairs with d = 200, read and written several times. Where the
 relation table is at hand, `tail_queries` and `head_queries` sort the pairs by relation and multiply in groups that share a
-matrix instead: on two CPU cores, with 22 relations, 16 times as fast.
+matrix instead: with 22 relations and the gradient, on two busy CPU cores, RESCAL is 12 to 18 times as fast, TuckER 5 to 16.
 """
 
 import jax
