@@ -129,7 +129,7 @@ class RankingPlan:
         Raises:
             ValueError: triples of another shape, or an entity that does not exist.
         """
-        triples = _checked(triples, n_entities)
+        triples = checked_triples(triples, n_entities)
         head, relation, tail = triples.T
         sides = []
         for side, anchor, target, index in (("tail", head, tail, known.by_head), ("head", tail, head, known.by_tail)):
@@ -259,7 +259,7 @@ def evaluate_scorers(
     block: int = 65536,
 ) -> Result:
     """The same with one `Scorer` a direction, whose rows are positions in `triples` (baselines)."""
-    triples = _checked(triples, n_entities)
+    triples = checked_triples(triples, n_entities)
     head, relation, tail = triples.T
     rows = np.arange(len(triples))
     by_side: list[Counts] = []
@@ -308,7 +308,7 @@ def result_of(triples: np.ndarray, counts: Counts) -> Result:
     return Result(metrics, both, examples=examples, ranks=ranks, tied=counts.equal.reshape(-1))
 
 
-def _checked(triples: np.ndarray, n_entities: int) -> np.ndarray:
+def checked_triples(triples: np.ndarray, n_entities: int) -> np.ndarray:
     triples = np.asarray(triples, np.int32)
     if triples.ndim != 2 or triples.shape[1] != 3:
         raise ValueError(f"link_prediction: triples have shape {triples.shape}, expected [n, 3]")
