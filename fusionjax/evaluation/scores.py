@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from fusionjax.errors import UserError, nearest
-from fusionjax.evaluation.metrics import Result, hits, ndcg, recall, reciprocal_rank
+from fusionjax.evaluation.metrics import Result, hits, mean, ndcg, recall, reciprocal_rank
 from fusionjax.evaluation.ranking import Ragged
 
 HITS_AT = (1, 3, 10)
@@ -191,6 +191,36 @@ def per_example(
             f"hits@{k}": mean_of(hits(single, ranks, k)) for k in HITS_AT
         }
     raise ValueError(f"no metrics are known for task '{examples.task}'")
+
+
+def by_direction(
+    examples: Examples, ranks: np.ndarray, segment: str = "relation_category"
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Link prediction of each direction in each group of triples: if these are categories, the table of Bordes et al. 2013.
+
+    Args:
+        examples: with the segments `direction` and `segment`, one of examples.
+        ranks: `float64 [t]`, or its optimistic or pessimistic likes.
+
+    Returns:
+        What is asked for (`head`, `tail`) → label (1-1, 1-N, N-1, N-N) → `mrr`, `hits@1`, `hits@3`, `hits@10` and `questions`.
+        Metrics are NaN where there are no questions.
+
+    Raises:
+        ValueError: a segment is missing, or is of targets.
+    """
+    groups = examples.segments.get(segment)
+    if examples.task != "link_prediction" or groups is None or groups.of != "example" or "direction" not in examples.segments:
+        raise ValueError(f"{examples.task}: needs the segments 'direction' and '{segment}' (of examples)")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for side in reversed(DIRECTIONS):
+        metrics = per_example(examples, ranks, ("direction", side))  # one question a triple
+        found[side] = {}
+        for code, label in enumerate(groups.labels):
+            inside = groups.codes == code
+            found[side][label] = {name: mean(values[inside]) for name, values in metrics.items()}
+            found[side][label]["questions"] = float(inside.sum())
+    return found
 
 
 def _inside(examples: Examples, name: str, label: str) -> np.ndarray:

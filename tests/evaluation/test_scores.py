@@ -331,3 +331,24 @@ def test_baselines_alone_and_measuring_again_give_the_same(trained: tuple[RunFol
     (home.scores / "search.npz").unlink()
     assert pipeline.evaluate(home.path, say=lambda _: None)[1]
     assert {file.name: file.read_bytes() for file in home.scores.iterdir()} == before
+
+
+def test_the_table_of_categories_and_directions() -> None:
+    category = scores.Segment(("1-1", "1-N", "N-1"), np.array([0, 1, 0, -1]), of="example")
+    direction = scores.Segment(scores.DIRECTIONS, np.tile(np.arange(2), 4), of="target")
+    asked = scores.Examples(
+        "link_prediction",
+        np.arange(4),
+        np.arange(5) * 2,
+        np.arange(8),
+        segments={"relation_category": category, "direction": direction},
+    )
+    ranks = np.array([1.0, 20.0, 2.0, 4.0, 12.0, 5.0, 1.0, 1.0])  # tail, head of each triple
+    found = scores.by_direction(asked, ranks)
+    assert list(found) == ["head", "tail"] and list(found["head"]) == ["1-1", "1-N", "N-1"]
+    assert found["tail"]["1-1"]["mrr"] == (1 + 1 / 12) / 2 and found["tail"]["1-1"]["hits@10"] == 0.5
+    assert found["head"]["1-1"]["mrr"] == (1 / 20 + 1 / 5) / 2 and found["head"]["1-1"]["questions"] == 2.0
+    assert found["head"]["1-N"]["mrr"] == 1 / 4 and found["head"]["1-N"]["hits@3"] == 0.0
+    assert np.isnan(found["tail"]["N-1"]["mrr"]) and found["tail"]["N-1"]["questions"] == 0.0
+    with pytest.raises(ValueError, match="'direction' and 'relation'"):
+        scores.by_direction(asked, ranks, "relation")
