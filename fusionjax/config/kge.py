@@ -162,7 +162,7 @@ class Kge(Section):
     """Inductive: share of the entities that is taken out of training altogether; questions about them make up validation and
     test."""
     sample: Annotated[int, Field(ge=0)] = 0
-    """Entities of the sub-graph that is kept (`data.knowledge_graph.subsample`) where the graph is too large; 0: all."""
+    """Entities of the sub-graph that is kept (`data.graph_samples.subsample`) where the graph is too large; 0: all."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Kge":
