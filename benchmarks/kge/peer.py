@@ -143,15 +143,22 @@ def evaluate(graph: graphs.Graph, arguments: argparse.Namespace) -> dict[str, An
     set_random_seed(arguments.seed)
     model = build(arguments.model, arguments.dim, factory(graph), NSSALoss(), defaults=True, seed=arguments.seed)
     before = peak_mib()
-    evaluator, rates = RankBasedEvaluator(filtered=True), {}
+    evaluator, rates, queries = RankBasedEvaluator(filtered=True), {}, 2 * len(graph.test)
+    processor: dict[str, float] = {}
     for batch in arguments.batches:
         times = []
         for _ in range(arguments.repeats):
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             _evaluated(evaluator, model, graph, batch)
-            times.append(time.perf_counter() - started)
-        rates[f"batch {batch or 'automatic'}"] = 2 * len(graph.test) / min(times)
-    return {"queries_per_second": max(rates.values()), "each": rates, "mib_before": before}
+            times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        name = f"batch {batch or 'automatic'}"
+        rates[name], processor[name] = (queries / min(each) for each in zip(*times, strict=True))
+    return {
+        "queries_per_second": max(rates.values()),
+        "each": rates,
+        "each_per_processor_second": processor,
+        "mib_before": before,
+    }
 
 
 def ranks(graph: graphs.Graph, vectors: Path, out: Path) -> None:
