@@ -115,7 +115,7 @@ def test_corrupted_triples_are_false_and_differ_in_one_end() -> None:
 
 def test_corruptions_are_uniform_over_what_is_false() -> None:
     triples = np.array([[0, 0, 1]] * 6000)
-    known = KnownTrue.of([[0, 0, 1], [0, 0, 3], [2, 0, 1]])
+    known = KnownTrue.of(np.array([[0, 0, 1], [0, 0, 3], [2, 0, 1]]))
     found = corrupted(triples, known, 5, seed=0)
     tails, heads = found[found[:, 2] != 1][:, 2], found[found[:, 0] != 0][:, 0]
     assert set(tails.tolist()) == {0, 2, 4} and set(heads.tolist()) == {1, 3, 4}
