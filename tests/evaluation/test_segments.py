@@ -1,6 +1,7 @@
 """Segments against a shop made by hand."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.shop import TEST, TRAIN, VALID, Events, Judgments, Products, Queries, Shop, Triples, Users
 from fusionjax.data.shop import text_column as texts
-from fusionjax.evaluation.scores import Examples, Segment
+from fusionjax.evaluation.scores import Examples, Segment, by_direction
 from fusionjax.evaluation.segments import count_words, segments_of, thirds
 
 TITLES = ["red mug", "红色杯子", "Acme 杯子", "50ml", "T恤", "blue mug"]
@@ -90,7 +91,7 @@ def test_which_segments_a_task_has(inputs: Inputs) -> None:
     assert {task: set(segments) for task, segments in found.items()} == {
         "recommendation": {"popularity", "degree", "history", "language"},
         "search": {"popularity", "degree", "query_length", "query_frequency", "language"},
-        "link_prediction": {"direction", "relation", "relation_category", "degree", "popularity"},
+        "link_prediction": {"seen", "direction", "relation", "relation_category", "degree", "popularity"},
     }
     for task, asked in (("recommendation", users()), ("search", queries()), ("link_prediction", triples(inputs))):
         dataclasses.replace(asked, segments=found[task])  # refuses codes that are not aligned
@@ -142,6 +143,48 @@ def test_triples(inputs: Inputs) -> None:
     # Training edges: p0 five, p1 five, p2 five, p3 three, blue and p4 none. Of the positive, sorted: 3, 3, 5, 5, 5, 5.
     degree = {"p0": "4+", "p1": "4+", "p2": "4+", "p3": "1–3", "p4": "0", "blue": "0"}
     assert found["degree"].labels == ("0", "1–3", "4+") and names(found["degree"]) == [degree[name] for name in ids]
+
+
+def test_a_graph_without_a_shop(tmp_path: Path) -> None:
+    """Categories, degrees and the table of Bordes from training triples alone."""
+    edges = [
+        *(("a", "has", tail, TRAIN) for tail in "bcd"),  # 1-N
+        *((head, "in", "e", TRAIN) for head in "abc"),  # N-1
+        ("b", "is", "c", TRAIN),  # 1-1
+        *((head, "near", tail, TRAIN) for head in "ab" for tail in "de"),  # N-N
+        ("b", "has", "a", TEST),
+        ("d", "in", "e", TEST),
+        ("d", "in", "a", VALID),  # would make "in" N-N, "is" N-1 with the next ones, and a's degree 6
+        ("a", "is", "c", VALID),
+        ("d", "is", "c", TEST),
+        ("c", "near", "d", TEST),
+    ]
+    head, relation, tail, split = zip(*edges, strict=True)
+    shop = Shop("g", triples=Triples.of(head, relation, tail, split=split))
+    others = {name: {"weight": 0.0} for name in ("alignment", "query_product", "next_product")}
+    inputs = build_inputs(shop, schema.Run.model_validate({"objectives": others}), tmp_path, log=lambda _: None)
+    asked = triples(inputs)
+    found = segments_of(asked, inputs)
+    assert "popularity" not in found
+    of = [inputs.graph.relations[row] for row in inputs.graph.triples(TEST)[:, 1]]
+    category = {"has": "1-N", "in": "N-1", "is": "1-1", "near": "N-N"}
+    assert sorted(of) == sorted(category) and names(found["relation_category"]) == [category[name] for name in of]
+    degree = {"a": 6, "b": 5, "c": 3, "d": 3, "e": 5}  # of training triples: a 3 + 1 + 2, b 1 + 1 + 1 + 2, …
+    starts = found["degree"].labels
+    assert starts[0] == "0"
+    by_name = dict(zip(inputs.graph.entities[asked.target].tolist(), names(found["degree"]), strict=True))
+    assert by_name == {name: _label(degree[name], starts) for name in by_name}
+    table = by_direction(dataclasses.replace(asked, segments=found), np.arange(1.0, len(asked.target) + 1))
+    assert {side: {label: cell["questions"] for label, cell in row.items()} for side, row in table.items()} == {
+        side: dict.fromkeys(("1-1", "1-N", "N-1", "N-N"), 1.0) for side in ("head", "tail")
+    }
+    place = of.index("in")
+    assert table["tail"]["N-1"]["mrr"] == 1 / (2 * place + 1) and table["head"]["N-1"]["mrr"] == 1 / (2 * place + 2)
+
+
+def _label(value: int, labels: tuple[str, ...]) -> str:
+    starts = [int(label.rstrip("+").split("–")[0]) for label in labels]
+    return labels[max(i for i, start in enumerate(starts) if start <= value)]
 
 
 def test_the_threshold_of_many_is_one_and_a_half(inputs: Inputs) -> None:
