@@ -1,0 +1,125 @@
+"""A pass as one program: what fills up its last batch counts for nothing, every scorer learns, nothing compiles twice."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fusionjax.kge.epoch import build_epoch, init_state, order
+from fusionjax.kge.model import Features
+from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+@pytest.mark.parametrize(("n", "size"), [(63, 16), (64, 16), (5, 8), (1, 1)])
+def test_order_is_a_permutation(n: int, size: int) -> None:
+    found = order(3, 1, n, size)
+    assert found.shape == (-(-n // size), size) and found.dtype == np.int32
+    flat = found.reshape(-1)
+    assert sorted(flat[:n].tolist()) == list(range(n)) and np.all(flat[n:] == -1)
+
+
+def test_order_is_another_for_each_epoch_and_seed() -> None:
+    found = [order(seed, epoch, 63, 16).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert all(found[i] != found[j] for i in range(4) for j in range(i))
+    assert order(0, 1, 63, 16).tolist() == found[1]
+
+
+# ---------------------------------------------------------------------------------------------- what fills up a batch
+FILLED = np.concatenate([np.arange(1, 13), np.full(4, -1)])[None].astype(np.int32)
+EXTRAS = ("penalty={name: n3, entity: 0.1, relation: 0.1}", "relation_prediction=0.3")
+
+
+@pytest.mark.parametrize(
+    "how", [("training=one_vs_all", *EXTRAS), ("training=k_vs_all", "loss.name=bce"), ("reciprocal=false",)]
+)
+def test_a_batch_filled_up_is_a_smaller_batch(how: tuple[str, ...]) -> None:
+    """One step of SGD, so that parameters differ by the gradient."""
+    filled = made("scorer=distmult", "optimiser={name: sgd, learning_rate: 1.0}", *how)
+    smaller = made("scorer=distmult", "optimiser={name: sgd, learning_rate: 1.0}", *how, "batch_size=12")
+    (ours, losses), (theirs, others) = filled.passes(chosen=FILLED), smaller.passes(chosen=FILLED[:, :12])
+    assert losses[0] == pytest.approx(others[0], rel=1e-5)
+    assert_close(ours["params"], theirs["params"])
+    assert np.abs(np.asarray(ours["params"]["entities"] - filled.state()["params"]["entities"])).max() > 1e-3
+
+
+TEXT = Features(jnp.asarray(normal(ENTITIES, 5)), jnp.zeros((ENTITIES, 0)), jnp.ones(ENTITIES))
+
+
+@pytest.mark.parametrize(
+    ("how", "features"),
+    [
+        (("training=negatives", "negatives.number=4", "reciprocal=false", *EXTRAS), None),
+        (("training=negatives", "negatives.number=4", "optimiser.rows=on", *EXTRAS), None),
+        (("text={use: align, checkpoint: x, align: 1.0}",), TEXT),
+    ],
+)
+def test_which_triple_fills_up_makes_no_difference(how: tuple[str, ...], features: Features | None) -> None:
+    """It is the first; two graphs differ in that one alone."""
+    other = triples()
+    other[0] = [9, 3, 17]
+    found = [
+        made("scorer=distmult", "optimiser={name: sgd, learning_rate: 1.0}", *how, train=train, features=features)
+        for train in (triples(), other)
+    ]
+    (ours, losses), (theirs, others) = (at.passes(chosen=FILLED) for at in found)
+    assert losses == others
+    for a, b in zip(jax.tree.leaves(ours["params"]), jax.tree.leaves(theirs["params"]), strict=True):
+        assert np.array_equal(a, b)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+def cases() -> list[tuple[str, str, str]]:
+    """Every scorer with every training; the losses take turns."""
+    found = []
+    for place, scorer in enumerate(SCORERS):
+        found.append((scorer, "one_vs_all", LOSSES[place % 2]))
+        found.append((scorer, "k_vs_all", LOSSES[(place + 1) % 2]))
+        found.append((scorer, "negatives", LOSSES[place % 4]))
+    return found
+
+
+@pytest.mark.parametrize(("scorer", "training", "loss"), cases())
+def test_twenty_steps_lower_the_loss(scorer: str, training: str, loss: str) -> None:
+    at = made(f"scorer={scorer}", f"training={training}", f"loss.name={loss}", "negatives.number=8", "margin=4")
+    batch = np.tile(np.arange(16, dtype=np.int32), (5, 1))
+    _, losses = at.passes(4, chosen=batch)
+    assert losses[-1]["loss"] < 0.9 * losses[0]["loss"] and np.isfinite(losses[-1]["loss"])
+
+
+@pytest.mark.parametrize("sampler", ["degree", "typed"])
+def test_other_samplers_learn(sampler: str) -> None:
+    at = made("scorer=distmult", "training=negatives", f"negatives={{sampler: {sampler}, number: 8, filtered: true}}")
+    _, losses = at.passes(4)
+    assert losses[-1]["loss"] < 0.9 * losses[0]["loss"]
+
+
+def test_the_sums_are_the_parts_and_their_total() -> None:
+    at = made("scorer=distmult", "penalty={name: n3, entity: 0.1}", "relation_prediction=0.3")
+    _, (row,) = at.passes()
+    assert row.keys() == {"loss", "link_prediction", "penalty", "relation_prediction"}
+    assert row["loss"] == pytest.approx(sum(value for name, value in row.items() if name != "loss"), rel=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------- compiled once
+def test_passes_are_compiled_once_and_steps_are_counted() -> None:
+    at = made("scorer=distmult", "training=negatives", "negatives.number=4", "optimiser={name: adam, rows: on}")
+    run: Any = jax.jit(build_epoch(at.model, at.config, at.way))
+    state = jax.jit(lambda seed: init_state(at.model, at.config, seed))(jnp.int32(0))
+    for epoch in range(3):
+        state, _ = run(state, at.graph, at.features, at.hyper, order(0, epoch, 126, 16), jax.random.key(0))
+    assert run._cache_size() == 1
+    assert int(state["step"]) == 24
+
+
+def test_a_pass_in_pieces_is_the_whole_pass() -> None:
+    """What is random follows from the number of the step."""
+    at: Made = made("scorer=distmult", "training=negatives", "negatives.number=4", "dropout.entity=0.2")
+    chosen = order(0, 0, 126, 16)
+    whole, _ = at.passes(chosen=chosen)
+    first, _ = at.passes(chosen=chosen[:4])
+    both, _ = at.passes(chosen=chosen[4:], state=first)
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(whole), strict=True):
+        assert np.array_equal(a, b)

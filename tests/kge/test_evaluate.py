@@ -1,0 +1,55 @@
+"""Ranks and scores of a model against loops over single triples."""
+
+import numpy as np
+import pytest
+
+from fusionjax.evaluation.link_prediction import KnownTrue
+from fusionjax.kge.evaluate import Ranking, score_triples
+from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
+
+ASKED = triples()[::6]
+
+
+def loop_scores(at: Made) -> np.ndarray:
+    """float [2, e, r, e]: of every triple, as a question for its tail and as one for its head."""
+    params = at.state(seed=3)["params"]
+    shared, entities, relations = params.get("shared"), params["entities"], params["relations"]
+    score = at.model.scorer.score
+    every = score(entities[:, None, None], relations[None, :, None], entities[None, None], shared)
+    if not at.config.reciprocal:
+        return np.stack([every, every])
+    assert every.shape[1] == 2 * RELATIONS
+    return np.stack([every[:, :RELATIONS], np.asarray(every[:, RELATIONS:]).transpose(2, 1, 0)])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(("scorer=distmult",), ("scorer=complex", "reciprocal=false"), ("scorer=transe", "reciprocal=false")),
+        *(("scorer=rotate", "margin=3"), ("scorer=rotate", "reciprocal=false"), ("scorer=conve",)),
+    ],
+)
+def test_ranks_and_scores_are_the_loops(how: tuple[str, ...]) -> None:
+    at = made(*how)
+    every, params = loop_scores(at), at.state(seed=3)["params"]
+    ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
+    result = ranking.result(at.model, params, at.features)
+    true = {tuple(row) for row in triples().tolist()}
+    ranks = []
+    for head, relation, tail in ASKED.tolist():
+        tails = [e for e in range(ENTITIES) if (head, relation, e) not in true]
+        heads = [e for e in range(ENTITIES) if (e, relation, tail) not in true]
+        for others, own in (
+            (every[0, head, relation, tails], every[0, head, relation, tail]),
+            (every[1, heads, relation, tail], every[1, head, relation, tail]),
+        ):
+            ranks.append(1 + int((others > own).sum()) + int((others == own).sum()) / 2)
+    assert result.ranks is not None and result.ranks.reshape(-1).tolist() == ranks
+    assert result.metrics["mrr"] == pytest.approx(float(np.mean(1 / np.array(ranks))))
+    assert ranking.metrics(at.model, params, at.features) == dict(result.metrics)
+
+    head, relation, tail = triples().T
+    expected = every[:, head, relation, tail].mean(0)
+    found = score_triples(at.model, params, at.features, triples(), batch_size=10)
+    assert found.dtype == np.float32 and found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert len(score_triples(at.model, params, at.features, triples()[:0])) == 0
