@@ -189,7 +189,8 @@ def classification_baselines(
         return Labelled.of(score(positive), positive[:, 1], score(negative), negative[:, 1])
 
     found = {
-        name: classify(labelled(score, valid), labelled(score, test), negatives=negatives) for name, score in scores.items()
+        name: classify(labelled(score, valid), labelled(score, test), by=by, negatives=negatives)
+        for name, score in scores.items()
     }
     true = labelled(scores["always_true"], test).true
     share = float(true.mean())  # not by thresholds: where most validation triples are false these would call none true

@@ -94,6 +94,9 @@ def test_baselines() -> None:
     # Valid: tails seen 2, 1, 0, 0 times: the threshold is 1/2. Test: 2, then (relation 1, tail 2) never, 1, 0.
     assert found["tail_frequency"].thresholds == {0: 0.5}
     assert found["tail_frequency"].called_true.tolist() == [True, False, True, False]
+    for by in ("all", "logistic"):
+        given_by = classification_baselines(train, valid, test, by=by, negatives="corrupted")["tail_frequency"]
+        assert (given_by.by, given_by.negatives, given_by.thresholds) == (by, "corrupted", {})
     # Triples of the end's relation only: (5, 0) 0 and (·, 0, 1) 2; (3, 0) 1 and (·, 0, 4) 1; 0 and 0; (0, 0) 1 and 0.
     expected = np.log([3, 4, 1, 2])
     np.testing.assert_allclose(found["end_frequency"].thresholds[0], (expected[0] + expected[3]) / 2)
