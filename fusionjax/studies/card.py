@@ -12,6 +12,7 @@ from fusionjax.studies.facts import at
 from fusionjax.studies.findings import best_row, shown
 from fusionjax.studies.grids import EXAMPLES, number
 from fusionjax.studies.markdown import bold, environment, escape
+from fusionjax.studies.methods_kge import GRAPHS, SCORERS, named, ranged, settings
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def model_card(collected: "Collected", analysis: Analysis, name: str) -> str:
     """Markdown."""
     template = resources.files("fusionjax.studies").joinpath("model_card.md").read_text(encoding="utf-8")
-    factors, ethics = _factors(analysis)
+    factors, uneven = _factors(analysis)
+    graph = len(facts.graph_rows(collected)) == len(facts.configs(collected))
     return (
         environment()
         .from_string(template)
@@ -37,8 +39,13 @@ def model_card(collected: "Collected", analysis: Analysis, name: str) -> str:
             ],
             results=_results(analysis),
             factors=factors,
-            limits=[*facts.warnings(collected), *facts.limits(collected)],
-            ethics=[*_people(collected), *ethics],
+            before_use="Before what they predict is taken for true, measure them on the graph that it is about."
+            if graph
+            else "Before they rank anything for people, measure them on that shop's own data.",
+            groups="kinds of triples or entities" if graph else "groups of users or products",
+            # Parts of a graph are not groups of people.
+            limits=[*facts.warnings(collected), *facts.limits(collected), *(uneven if graph else ())],
+            ethics=[*_people(collected), *(() if graph else uneven)],
         )
     )
 
@@ -47,11 +54,15 @@ def _model(collected: "Collected", analysis: Analysis) -> list[Markup]:
     config = facts.reference_config(collected)
     sizes = [record["parameters"] for record in facts.trained(collected) if record.get("parameters")]
     found = [Markup(f"Rows of models: {len(analysis.rows)}; the reference is {bold(analysis.reference)}.")]
+    embedding = facts.graph_rows(collected)
+    if embedding:
+        found.append(_embedding(collected, embedding))
+    joint = not at(config, "kge.scorer")
     sources = at(config, "model.product.sources")
-    if sources:
+    if sources and joint:
         found.append(Markup(f"Product vectors of the reference are made of: {escape(', '.join(sources))}."))
     used = [name for name, each in (at(config, "objectives") or {}).items() if isinstance(each, dict) and each.get("weight")]
-    if used:
+    if used and joint:
         found.append(Markup(f"Objectives of the reference: {escape(', '.join(task_label(name) for name in used))}."))
     if sizes:
         span = f"{min(sizes):,}" + (f" to {max(sizes):,}" if max(sizes) > min(sizes) else "")
@@ -59,12 +70,31 @@ def _model(collected: "Collected", analysis: Analysis) -> list[Markup]:
     return found
 
 
+def _embedding(collected: "Collected", rows: tuple[str, ...]) -> Markup:
+    of = settings(facts.only(collected, rows))
+    scorers = dict.fromkeys(SCORERS.get(row["scorer"], row["scorer"]).split(" ")[0] for row in of.values())
+    whose = "all rows" if len(rows) == len(facts.configs(collected)) else named(rows)
+    text = f"Graph embedding ({whose}) with {', '.join(scorers)}; an entity has {ranged(of, 'dim', whole=True)} real numbers"
+    uses = list(dict.fromkeys(row["text.use"] for row in of.values()))
+    if uses != ["none"]:
+        names = {"none": "a table", "replace": "text", "add": "a table and text", "align": "a table aligned to text"}
+        text += f", its vector made of {' or '.join(names[use] for use in uses)}"
+    return Markup(f"{text}.")
+
+
 def _data(collected: "Collected") -> list[str]:
     config = facts.reference_config(collected)
-    found = [f"Source: {at(config, 'data.name') or 'unknown'}"]
+    name = at(config, "data.name")
+    shown = f"{name}, {GRAPHS[name].split(' ')[0]}" if name in GRAPHS else name
+    found = [f"Source: {shown or 'unknown'}"]
     found.append(f"Fingerprint: {', '.join(facts.counted(collected, 'fingerprint'))}")
+    for key, what in (("sample", "entities of the sub-graph that is kept, at most"), ("unseen", "share of entities held out")):
+        values = {row.get(key): None for row in settings(collected).values() if row.get(key)}
+        if values:
+            found.append(f"{what[0].upper()}{what[1:]}: {', '.join(f'{value:,}' for value in values)}")
     split = at(config, "data.split.events")
-    return [*found, f"Split of events: {split.replace('_', ' ')}"] if split else found
+    graph = len(facts.graph_rows(collected)) == len(facts.configs(collected))
+    return [*found, f"Split of events: {split.replace('_', ' ')}"] if split and not graph else found
 
 
 def _results(analysis: Analysis) -> list[Markup]:
@@ -119,6 +149,22 @@ def _people(collected: "Collected") -> list[str]:
             "stores ranks of test targets by number, no names and no texts of reviews.",
             "The people chose to review on one English-language shop up to 2014: they stand for no other population.",
         ]
+    facts_of_people = {
+        **dict.fromkeys(("codex_s", "codex_m", "codex_l", "wikidata5m"), "Wikidata"),
+        "fb15k237": "Freebase",
+        "yago3_10": "YAGO",
+    }
+    if name in facts_of_people:
+        return [
+            f"The triples are facts of {facts_of_people[name]}, many of them about people of public life; a predicted triple "
+            "may be false, and what the source lacks or says too often a model repeats."
+        ]
+    if name == "kinship":
+        return ["The triples are how the members of one Australian people call their kin, numbered, without names."]
+    if name == "nations":
+        return ["The triples are about states, as political science counted them: they say nothing of persons."]
+    if name in ("umls", "wn18rr"):
+        return ["The triples are about terms and words: no data of people are used."]
     if name == "demo_shop":
         return ["The shop is invented by a program: no data of people are used."]
     return ["The program does not know where these data come from; whether people consented is for the authors to say."]

@@ -48,6 +48,17 @@ def reference_config(collected: "Collected") -> Record:
     return found.get(collected.reference) or next(iter(found.values()), {})
 
 
+def graph_rows(collected: "Collected") -> tuple[str, ...]:
+    """Finished rows that are runs of graph embedding, not of the joint model."""
+    return tuple(row for row, config in configs(collected).items() if at(config, "kge.scorer"))
+
+
+def only(collected: "Collected", rows: Iterable[str]) -> "Collected":
+    """The study as if it had these rows alone."""
+    kept = set(rows)
+    return dataclasses.replace(collected, rows=tuple(row for row in collected.rows if row in kept))
+
+
 def _cells(collected: "Collected") -> list[tuple[tuple[str, int], Record]]:
     return [
         ((row, seed), collected.records[row, seed])
@@ -187,15 +198,45 @@ def limits(collected: "Collected") -> list[str]:
             )
         if len(examples.example) < 200:
             found.append(f"Only {len(examples.example)} {EXAMPLES.get(task, 'examples')} measure {task_label(task)}.")
+    found += _graph_limits(collected)
     if at(config, "data.name") == "demo_shop":
         found.append("The shop is synthetic: no number here says how good a model is on a real one.")
     elif at(config, "data.name"):
         found.append(f"One data set ({at(config, 'data.name')}): nothing here shows that the findings hold on another.")
     if collected.study.search is None and len(collected.rows) > 1:
-        found.append(
-            "Hyper-parameters were not searched for each row: they are those of the base config, which may suit some rows more."
-        )
-    budgets = {(at(each, "train.steps"), at(each, "train.epochs")) for each in configs(collected).values()}
+        whose = "they are those of the base config, which"
+        if any("base" in spec for spec in collected.study.rows.values()):
+            whose = "rows have base configs of their own, whose settings were chosen before this study and"
+        found.append(f"Hyper-parameters were not searched for each row: {whose} may suit some rows more.")
+    budgets = {
+        ("passes", at(each, "kge.epochs"), None)
+        if at(each, "kge.scorer")
+        else ("steps", at(each, "train.steps"), at(each, "train.epochs"))
+        for each in configs(collected).values()
+    }
     if len(budgets) > 1:
         found.append("Not all rows train for the same number of steps or epochs.")
+    return found
+
+
+def _graph_limits(collected: "Collected") -> list[str]:
+    """Of runs of graph embedding."""
+    found, sections = [], {row: config["kge"] for row, config in configs(collected).items() if at(config, "kge.scorer")}
+    sizes = sorted({section["sample"] for section in sections.values() if section.get("sample")})
+    if sizes:
+        found.append(
+            f"The graph is a sample of at most {', '.join(f'{size:,}' for size in sizes)} entities with the test triples among "
+            "them; numbers compare only with others on the same sample: on the whole graph there are more candidates."
+        )
+    blind = [
+        row
+        for row, section in sections.items()
+        if section.get("unseen") and at(section, "text.use") == "none" and not section.get("literals")
+    ]
+    if blind:
+        shown = ", ".join(repr(row) for row in blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")
+        found.append(
+            f"Entities held out of training have no vector that means anything in rows without text or numbers ({shown}): what "
+            "these rows get of such questions is what is to be had without knowing the entity."
+        )
     return found

@@ -265,6 +265,8 @@ def _label(analysis: Analysis, table: Table) -> Markup:
             f"not significant after correction, though their own intervals leave out zero: {_names(leaning, reference.mean)}"
         )
     level = len(compared) - len(better) - len(worse) - len(leaning)
+    if not parts and level == 1:
+        return Markup(f"{start}no significant difference from the reference in the one other row.")
     if not parts:
         return Markup(f"{start}no significant difference from the reference in any of {level} rows.")
     return Markup(start + "; ".join(parts) + (f"; {level} not significantly different." if level else "."))

@@ -9,10 +9,13 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fusionjax.reporting.tables import metric_label, task_label
+from fusionjax.studies import methods_kge
 from fusionjax.studies.analysis import Analysis
-from fusionjax.studies.facts import at, configs, measured, reference_config, versions
+from fusionjax.studies.facts import at, configs, graph_rows, measured, only, reference_config, versions
 from fusionjax.studies.grids import CORRECTIONS
 from fusionjax.studies.markdown import escape
+from fusionjax.studies.methods_kge import GRAPHS, SCORERS
+from fusionjax.studies.methods_kge import joined as _and
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -32,11 +35,27 @@ _TEXT_CONTROLS = {"shuffled": "each product with the text of another", "title_on
 
 def write_methods(collected: "Collected", analysis: Analysis) -> tuple[str, str]:
     """(methods.md, references.bib): Markdown paragraphs with Pandoc citations, and exactly the entries they cite."""
-    paragraphs = [
-        ("Data", _data(collected)),
-        ("Model", _model(collected)),
-        ("Objectives", _objectives(collected)),
-        ("Training", _training(collected)),
+    embedding = graph_rows(collected)
+    joint = [row for row in configs(collected) if row not in embedding]
+    of_joint, of_graph = only(collected, joint), only(collected, embedding)
+    # A study of both kinds of runs gets the paragraphs of both, with the rows they are about.
+    names = ("", "")
+    if joint and embedding:
+        names = (f" ({methods_kge.named(joint)})", f" ({methods_kge.named(embedding)})")
+    paragraphs = [("Data", _data(collected) + (methods_kge.data(of_graph) if embedding else []) + _fingerprints(collected))]
+    for title, joint_part, graph_part in (
+        ("Model", _model, methods_kge.model),
+        ("Objectives", _objectives, methods_kge.objectives),
+        ("Training", _training, methods_kge.training),
+    ):
+        seeds = _seeds(collected) if title == "Training" else []
+        if joint:
+            paragraphs.append((f"{title}{names[0]}", joint_part(of_joint) + ([] if embedding else seeds)))
+        if embedding:
+            paragraphs.append((f"{title}{names[1]}", graph_part(of_graph) + ([] if joint else seeds)))
+        if joint and embedding:
+            paragraphs.append(("Seeds", seeds))
+    paragraphs += [
         ("Controls", _controls(collected)),
         ("Evaluation", _evaluation(collected)),
         ("Statistics", _statistics(collected, analysis)),
@@ -101,6 +120,13 @@ def _data(collected: "Collected") -> list[str]:
         found.append(
             f"We use a synthetic shop made by a program ({sizes})." if sizes else "We use a synthetic shop made by a program."
         )
+    elif name in GRAPHS:
+        variant = at(config, "data.wikidata5m.variant") if name == "wikidata5m" else None
+        found.append(f"We use the knowledge graph {GRAPHS[name]}{f' ({variant} splits)' if variant else ''}.")
+    elif name == "triples":
+        found.append("We use the authors' own graph, given as triples.")
+    elif name == "home_depot":
+        found.append("We use the products, queries and graded judgments of Kaggle's Home Depot product search relevance data.")
     else:
         found.append("We use the authors' own tables of products, events, queries and triples.")
     split = at(config, "data.split.events")
@@ -108,12 +134,14 @@ def _data(collected: "Collected") -> list[str]:
         found.append("Events are split leave-one-out: each user's last new product is test, the one before it validation.")
     elif split == "temporal" and "recommendation" in collected.examples:
         found.append("Events are split by two global points in time.")
-    prints = list(dict.fromkeys(str(record.get("fingerprint")) for record in measured(collected) if record.get("fingerprint")))
-    if prints:
-        found.append(
-            f"The prepared data {'has' if len(prints) == 1 else 'have'} the fingerprint {_and(p[:16] for p in prints)}."
-        )
     return found
+
+
+def _fingerprints(collected: "Collected") -> list[str]:
+    prints = list(dict.fromkeys(str(record.get("fingerprint")) for record in measured(collected) if record.get("fingerprint")))
+    if not prints:
+        return []
+    return [f"The prepared data {'has' if len(prints) == 1 else 'have'} the fingerprint {_and(p[:16] for p in prints)}."]
 
 
 # ----------------------------------------------------------------------------------------------------------------- model
@@ -132,10 +160,9 @@ def _model(collected: "Collected") -> list[str]:
         )
     scorers = _values(collected, "model.entity.scorer") if entity else []
     if scorers:
-        names = {"transe": "TransE [@bordes2013transe]", "complex": "ComplEx [@trouillon2016complex]"}
         dim = at(config, "model.entity.dim")
         found.append(
-            f"Entities of the product graph are embedded with {_and(names.get(each, escape(each)) for each in scorers)} "
+            f"Entities of the product graph are embedded with {_and(SCORERS.get(each, escape(each)) for each in scorers)} "
             f"({dim} real numbers)."
         )
     if "text" in sources and "entity" in sources:
@@ -215,7 +242,13 @@ def _training(collected: "Collected") -> list[str]:
             else escape(at(config, "train.select"))
         )
         found.append(f"The checkpoint that is best on validation by {selected} is tested once.")
-    found.append(f"Every row is trained with the seeds {_and(str(seed) for seed in collected.seeds)}.")
+    return found
+
+
+def _seeds(collected: "Collected") -> list[str]:
+    seeds = _and(str(seed) for seed in collected.seeds)
+    one = len(collected.seeds) == 1 and graph_rows(collected)
+    found = [f"Every row is trained with the seed{'' if one else 's'} {seeds}."]
     search = collected.study.search
     if search is not None:
         sampler = {"tpe": "tree-structured Parzen estimators [@bergstra2011tpe]", "grid": "a grid", "random": "random search"}
@@ -228,19 +261,23 @@ def _training(collected: "Collected") -> list[str]:
 
 
 def _controls(collected: "Collected") -> list[str]:
+    embedding = graph_rows(collected)
+    joint = only(collected, (row for row in collected.rows if row not in embedding))
+    whole = "graph" if len(embedding) == len(configs(collected)) else "shop"
     graph = [_CONTROLS[value] for value in _values(collected, "data.controls.graph") if value in _CONTROLS]
-    text = [_TEXT_CONTROLS[value] for value in _values(collected, "data.controls.text") if value in _TEXT_CONTROLS]
+    # Graph embedding reads neither the shop's texts nor its events.
+    text = [_TEXT_CONTROLS[value] for value in _values(joint, "data.controls.text") if value in _TEXT_CONTROLS]
     found = []
     if graph or text:
         found.append(
-            f"Control rows train on a changed shop: {'; '.join([*graph, *text])}. Shuffles are drawn anew for each seed."
+            f"Control rows train on a changed {whole}: {'; '.join([*graph, *text])}. Shuffles are drawn anew for each seed."
         )
-    for key, what in (("graph_share", "training edges"), ("events_share", "training events")):
-        shares = sorted(value for value in _values(collected, f"data.controls.{key}") if value < 1)
+    for key, what, read in (("graph_share", "training edges", collected), ("events_share", "training events", joint)):
+        shares = sorted(value for value in _values(read, f"data.controls.{key}") if value < 1)
         if shares:
             found.append(f"Some rows keep {_and(f'{100 * share:g} %' for share in shares)} of the {what}.")
     if found:
-        found.append("What is measured stays that of the real shop.")
+        found.append(f"What is measured stays that of the real {whole}.")
     return found
 
 
@@ -262,12 +299,20 @@ def _evaluation(collected: "Collected") -> list[str]:
             size = f"{len(collected.examples[task].example):,}"
             shown = _and(metric_label(metric) for metric in metrics)
             found.append(f"{task_label(task).capitalize()} ({shown}; {size} test examples): {protocols[task]()}.")
+    if any(at(each, "kge.scorer") and at(each, "kge.unseen") for each in configs(collected).values()):
+        found.append(
+            "Of each test triple one end is held out of training: one direction asks for it, the other gives it and asks for "
+            "the end that training knows; the metrics are over both"
+            + (", and the segment *seen* tells them apart." if "seen" in collected.study.segments else ".")
+        )
     if any(metric.startswith("ndcg") for metrics in collected.study.tasks.values() for metric in metrics):
         found.append("NDCG [@jarvelin2002ndcg] divides by the ideal over all relevant products.")
     found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
     if collected.baselines:
         names = [escape(name) + _baseline_citation(name) for name in collected.baselines]
-        found.append(f"Simple baselines on the same examples, their settings chosen on validation: {_and(names)}.")
+        # Those of link prediction have no settings.
+        chosen = "" if set(collected.examples) == {"link_prediction"} else ", their settings chosen on validation"
+        found.append(f"Simple baselines on the same examples{chosen}: {_and(names)}.")
     return found
 
 
@@ -311,13 +356,8 @@ def _statistics(collected: "Collected", analysis: Analysis) -> list[str]:
 
 def _software(collected: "Collected") -> list[str]:
     known = versions(collected)
-    shown = {
-        name: f"{name} {', '.join(known[name])}" for name in ("fusionjax", "python", "jax", "flax", "numpy") if name in known
-    }
-    text = "Models are written in JAX [@jax] and Flax [@flax]"
+    alone = len(graph_rows(collected)) == len(configs(collected))  # graph embedding has no Flax modules
+    names = ("fusionjax", "python", "jax", "optax" if alone else "flax", "numpy")
+    shown = {name: f"{name} {', '.join(known[name])}" for name in names if name in known}
+    text = "Models are written in JAX [@jax]" + ("" if alone else " and Flax [@flax]")
     return [f"{text} ({', '.join(escape(each) for each in shown.values())})." if shown else f"{text}."]
-
-
-def _and(parts: Iterable[str]) -> str:
-    listed = list(parts)
-    return " and ".join(part for part in (", ".join(listed[:-1]), listed[-1] if listed else "") if part)

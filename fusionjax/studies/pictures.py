@@ -12,6 +12,7 @@ from fusionjax.evaluation.statistics import friedman
 from fusionjax.reporting.tables import metric_label, task_label
 from fusionjax.studies import diagrams, plots
 from fusionjax.studies.analysis import Analysis, Table
+from fusionjax.studies.facts import graph_rows
 from fusionjax.studies.grids import EXAMPLES, slug
 from fusionjax.studies.importance import draw_history, draw_importances, read_traces
 
@@ -187,13 +188,15 @@ def _cost(collected: "Collected", table: Table, folder: Path) -> Picture | None:
     name = f"cost-{slug(table.task)}"
     if not plots.pareto(points, label_of(table), label, folder / f"{name}.png"):
         return None
+    together = collected.study.together and len(collected.seeds) > 1 and graph_rows(collected)
+    shared = " Seeds trained in one process share its time; its memory is that of all of them." if together else ""
     return Picture(
         name,
         "cost",
         table.task,
         f"Points: {label_of(table)} of each row against its time and its peak memory.",
         f"{label_of(table)} against {label} and peak memory of the process, means over seeds. Green: no other row is "
-        "at least as good for less.",
+        f"at least as good for less.{shared}",
     )
 
 

@@ -27,6 +27,7 @@ from fusionjax.studies.grids import CORRECTIONS, grids, number
 from fusionjax.studies.importance import chosen_lines, read_traces
 from fusionjax.studies.markdown import anchor, bold, code, environment, escape, to_html
 from fusionjax.studies.methods import write_methods
+from fusionjax.studies.methods_kge import GRAPHS, differing
 from fusionjax.studies.pictures import Picture, mean_of, time_of, write_plots
 from fusionjax.studies.published import published_grids
 
@@ -119,6 +120,7 @@ def _values(collected: "Collected", analysis: Analysis, pictures: Sequence[Pictu
         "reference": bold(analysis.reference),
         "published": [Markup(tables.markdown(grid)) for grid in published_grids(collected.study.published, analysis)],
         "rows": _axes_table(collected),
+        "settings": _settings_table(collected),
         "for_whom": any(each.for_whom for each in found),
         "sections": [(title, shown) for title, shown in sections if shown],
         "cost_table": _cost_table(collected),
@@ -141,7 +143,8 @@ def _summary(collected: "Collected", analysis: Analysis, name: str, cells: int) 
     text += f" ({done} of {cells} cells finished)" if done < cells else f" ({cells} cells)"
     text += f" and {len(collected.baselines)} simple baselines" if collected.baselines else ""
     data = facts.at(facts.reference_config(collected), "data.name")
-    text += f" on {escape(data)}" if data else ""
+    shown = GRAPHS[data].split(" ")[0] if data in GRAPHS else {"triples": "a graph of the authors' own"}.get(str(data), data)
+    text += f" on {escape(shown)}" if data else ""
     tasks = ", ".join(task_label(task) for task in analysis.tasks())
     return Markup(f"{text}; measured on {escape(tasks)}; reference row: {bold(analysis.reference)}.")
 
@@ -200,6 +203,15 @@ def _axes_table(collected: "Collected") -> Markup | None:
     axes = list(dict.fromkeys(axis for values in collected.axis_values.values() for axis in values))
     lines = [(row, *(collected.axis_values.get(row, {}).get(axis, MISSING) for axis in axes)) for row in collected.rows]
     return _table(("row", *axes), lines) if axes else None
+
+
+def _settings_table(collected: "Collected") -> Markup | None:
+    """Of rows that are runs of graph embedding; none where they differ in nothing."""
+    lines = [
+        (row, ", ".join(f"{key} {str(value).lower() if isinstance(value, bool) else value}" for key, value in found.items()))
+        for row, found in differing(collected).items()
+    ]
+    return _table(("row", "settings"), lines) if lines else None
 
 
 def _search_table(collected: "Collected") -> Markup | None:

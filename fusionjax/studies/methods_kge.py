@@ -1,0 +1,446 @@
+"""Methods sentences of rows that are runs of graph embedding (`kge.scorer`), written from the configs that were really run.
+
+What holds for every row is said once; where rows differ, each variant names its rows, or numbers are given as a range. A key
+that a row does not read (`kge.negatives.number` of a row trained 1-vs-all) is not looked at: see `effective`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from fusionjax.studies.facts import at, configs
+from fusionjax.studies.markdown import code, escape
+
+if TYPE_CHECKING:
+    from fusionjax.studies.collect import Collected
+
+Settings = dict[str, Any]
+"""Dotted key of `kge` → value, of those that mean something for the row."""
+
+SCORERS = {
+    "transe": "TransE [@bordes2013transe]",
+    "distmult": "DistMult [@yang2015distmult]",
+    "complex": "ComplEx [@trouillon2016complex]",
+    "simple": "SimplE [@kazemi2018simple]",
+    "rotate": "RotatE [@sun2019rotate]",
+    "rescal": "RESCAL [@nickel2011rescal]",
+    "tucker": "TuckER [@balazevic2019tucker]",
+    "conve": "ConvE [@dettmers2018conve]",
+    "quate": "QuatE [@zhang2019quate]",
+    "pairre": "PairRE [@chao2021pairre]",
+}
+SMALL = "[@kemp2006irm] in the split of Dettmers et al. [@dettmers2018conve]"
+GRAPHS = {
+    "codex_s": "CoDEx-S [@safavi2020codex]",
+    "codex_m": "CoDEx-M [@safavi2020codex]",
+    "codex_l": "CoDEx-L [@safavi2020codex]",
+    "fb15k237": "FB15k-237 [@toutanova2015observed]",
+    "wn18rr": "WN18RR [@dettmers2018conve]",
+    "yago3_10": "YAGO3-10 [@mahdisoltani2015yago3] in the selection of Dettmers et al. [@dettmers2018conve]",
+    "wikidata5m": "Wikidata5M [@wang2021kepler]",
+    "umls": f"UMLS {SMALL}",
+    "kinship": f"Kinship {SMALL}",
+    "nations": f"Nations {SMALL}",
+}
+"""`data.name` → knowledge graph."""
+_MOST_NAMES = 4
+_DISTANCES = ("transe", "rotate", "pairre")
+_INSIDE = ("rescal", "tucker", "conve")
+"""Scorers with dropout inside."""
+_PARTS = {"complex": (2, "complex numbers"), "rotate": (2, "complex numbers"), "quate": (4, "quaternions")}
+
+
+def data(collected: "Collected") -> list[str]:
+    """What of the data graph embedding reads, and what is held out."""
+    rows, found = settings(collected), []
+    names = {at(config, "data.name") for config in configs(collected).values()}
+    if names - set(GRAPHS) - {"triples"}:
+        found.append(
+            "Graph embedding reads the graph of these data and nothing else of them, but for texts where they are named."
+        )
+    found += said(
+        rows,
+        lambda row: (
+            f"the graph is sub-sampled to at most {row['sample']:,} entities by snowball sampling [@goodman1961snowball]: the "
+            "first of a breadth-first walk over training triples from an entity drawn at random, with all triples of every "
+            "split that have both ends among them; relations without a training triple left go"
+            if row.get("sample")
+            else None
+        ),
+        others="the whole graph",
+    )
+    found += said(
+        rows,
+        lambda row: (
+            f"{100 * row['unseen']:g} % of the entities, drawn at random, are taken out of training with all their triples, "
+            "after Daza et al. [@daza2021inductive]; one is passed over if without it another entity or a relation would have "
+            "no training triple left; triples between one of them and an entity that training knows are the questions, those "
+            "of one half of them in validation and of the other half in test; triples between two of them, and the validation "
+            "and test triples of the source between two known entities, are asked for nowhere and stay known to the filter"
+            if row.get("unseen")
+            else None
+        ),
+        others="no entity is held out",
+    )
+    if any(row.get("sample") or row.get("unseen") for row in rows.values()):
+        found.append("These draws are the same for all rows and seeds.")
+    return found
+
+
+def model(collected: "Collected") -> list[str]:
+    rows = settings(collected)
+    scorers: list[str] = list(dict.fromkeys(row["scorer"] for row in rows.values()))
+    found = [f"Entities and relations of the graph are embedded with {joined(SCORERS[each] for each in scorers)}."]
+    complex_ones = [
+        f"for {SCORERS[name].split(' ')[0]} a {'half' if parts == 2 else 'quarter'} as many {what}"
+        for name, (parts, what) in _PARTS.items()
+        if name in scorers
+    ]
+    dims = ranged(rows, "dim", whole=True)
+    found.append(f"An entity has {dims} real numbers{' (' + '; '.join(complex_ones) + ')' if complex_ones else ''}.")
+    found += said(
+        rows,
+        lambda row: f"relations have {row['relation_dim']} real numbers" if row.get("relation_dim") else None,
+    )
+    norms = sorted({row["norm"] for row in rows.values() if row.get("norm")})
+    if norms:
+        found.append(f"TransE's distance is {joined(f'L{norm}' for norm in norms)}.")
+    found += said(
+        rows,
+        lambda row: f"distances are subtracted from {row['margin']:g}" if row.get("margin") else None,
+    )
+    found += said(
+        rows,
+        lambda row: (
+            f"the convolution has {row['convolution.filters']} filters of {row['convolution.kernel']} × "
+            f"{row['convolution.kernel']}"
+            if "convolution.filters" in row
+            else None
+        ),
+    )
+    found += said(
+        rows,
+        lambda row: (
+            "heads are asked for as tails of an inverse relation with a vector of its own [@lacroix2018n3]"
+            if row["reciprocal"]
+            else "heads are asked for with the relation's own vector"
+        ),
+    )
+    if any(row["text.use"] != "none" for row in rows.values()):
+        found += said(rows, _text)
+    found += said(
+        rows,
+        lambda row: (
+            "a learned projection of the entities' numbers, standardised, with a mark where one is known, is added to their "
+            "vectors"
+            if row["literals"]
+            else None
+        ),
+        others="no numbers",
+    )
+    return [*found, *said(rows, _init)]
+
+
+def objectives(collected: "Collected") -> list[str]:
+    rows = settings(collected)
+    found = said(rows, _training)
+    found += said(rows, _loss)
+    found += said(rows, _penalty, others="no penalty on the vectors")
+    if any(row.get("penalty.entity") or row.get("penalty.relation") for row in rows.values()):
+        weights = [
+            f"{what} {ranged(rows, f'penalty.{key}')}"
+            for key, what in (("entity", "entities"), ("relation", "relations"))
+            if any(f"penalty.{key}" in row for row in rows.values())
+        ]
+        found.append(f"Weights of the penalties: {', '.join(weights)}.")
+    found += said(
+        rows,
+        lambda row: (
+            f"the relation is foretold from head and tail too, with weight {row['relation_prediction']:g} [@chen2021relation]"
+            if row.get("relation_prediction")
+            else None
+        ),
+        others="no relation prediction",
+    )
+    where = {
+        "entity": "the given entity's vector",
+        "relation": "the relation's vector",
+        "input": "the scorer's input",
+        "feature": "relation matrices or feature maps",
+        "hidden": "the query",
+    }
+    rates = [
+        f"{what} {ranged(rows, f'dropout.{key}')}"
+        for key, what in where.items()
+        if any(row.get(f"dropout.{key}") for row in rows.values())
+    ]
+    if rates:
+        found.append(f"Dropout [@srivastava2014dropout] is of {', '.join(rates)}.")
+    return found
+
+
+def training(collected: "Collected") -> list[str]:
+    rows = settings(collected)
+    found = said(rows, _optimiser)
+    found.append(f"Learning rates: {ranged(rows, 'optimiser.learning_rate')}.")
+    found += said(rows, _schedule)
+    unit = {
+        "triples, inverse ones counted": [r for r in rows.values() if r["training"] != "k_vs_all" and r["reciprocal"]],
+        "triples": [r for r in rows.values() if r["training"] != "k_vs_all" and not r["reciprocal"]],
+        "questions": [r for r in rows.values() if r["training"] == "k_vs_all"],
+    }
+    parts = [f"{ranged(dict(enumerate(some)), 'batch_size', whole=True)} {what}" for what, some in unit.items() if some]
+    found.append(f"A batch has {' or '.join(parts)}.")
+    found += said(
+        rows,
+        lambda row: (
+            f"models are trained for {'at most ' if row['patience'] else ''}{row['epochs']:,} epochs and validated every "
+            + (f"{row['validate_every']} epochs" if row["validate_every"] > 1 else "epoch")
+            + (f"; {row['patience']} validations without a better one end the training" if row["patience"] else "")
+        ),
+    )
+    validated = [
+        "link_prediction" in (collected.records[row, seed].get("valid") or {})
+        for row in rows
+        for seed in collected.seeds
+        if (row, seed) in collected.records
+    ]
+    if not any(validated):
+        found.append("There are no validation triples: the last parameters are tested once.")
+    else:
+        found += said(
+            rows,
+            lambda row: (
+                "the parameters with the best filtered MRR on validation"
+                + (", of the questions whose answer training has not seen," if row.get("unseen") else "")
+                + " are tested once"
+            ),
+        )
+    together = [row for row, config in configs(collected).items() if at(config, "data.controls.graph") in (None, "real")]
+    if collected.study.together and len(collected.seeds) > 1 and together:
+        found.append(
+            "Seeds of a row that are trained at the same time share one compiled program, each with its own start, order and "
+            "draws."
+        )
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- phrases
+def _text(row: Settings) -> str:
+    use = row["text.use"]
+    if use == "none":
+        return "an entity's vector is a row of a table"
+    hidden = row["text.hidden"]
+    kind = f"with one hidden layer of {hidden}" if hidden else "linear"
+    source = f"the vector that the frozen encoder {code(str(row['text.checkpoint']))} gives its text"
+    projected = f"a learned projection ({kind}) of {source}"
+    if use == "replace":
+        return f"an entity's vector is {projected}, alone"
+    if use == "add":
+        whole = f"an entity's vector is the sum of a row of a table and {projected}"
+        return f"{whole} (the latter alone where training has not seen it)"
+    return (
+        f"an entity's vector is a row of a table, drawn to {projected} by InfoNCE in both directions within the batch "
+        f"[@oord2018infonce; @radford2021clip] (weight {row['text.align']:g}, temperature {row['text.temperature']:g}); "
+        "one that training has not seen is measured by the projected text"
+    )
+
+
+def _init(row: Settings) -> str:
+    name, scale = row["init.name"], row["init.scale"]
+    start = {
+        "paper": "as the scorer's authors have it",
+        "xavier_normal": "Xavier-normal",
+        "xavier_uniform": "Xavier-uniform",
+        "normal": f"normal with standard deviation {scale:g}",
+        "uniform": f"uniform between −{scale:g} and {scale:g}",
+    }[name]
+    scaled = f", times {scale:g}" if scale != 1 and name not in ("normal", "uniform") else ""
+    return f"tables start {start}{scaled}"
+
+
+def _training(row: Settings) -> str:
+    if row["training"] == "one_vs_all":
+        return "each training triple is scored against all entities (1-vs-all [@lacroix2018n3])"
+    if row["training"] == "k_vs_all":
+        scored = "each entity and relation given is scored with all its answers against all entities at once"
+        return f"{scored} (k-vs-all [@dettmers2018conve])"
+    power = row.get("negatives.power", 1)
+    drawn = {
+        "uniform": "uniformly from all entities",
+        "degree": "in proportion to the degree" + (f" to the power of {power:g}" if power != 1 else ""),
+        "typed": "uniformly from the entities that the relation has at that end in training",
+    }[row["negatives.sampler"]]
+    asked = "its tail and for its head"
+    if not row["reciprocal"]:
+        asked = {
+            "both": asked,
+            "one": "its tail or its head, drawn evenly",
+            "bernoulli": "its tail or its head, drawn by the relation's mean tails a head and heads a tail [@wang2014transh]",
+        }[row["negatives.questions"]]
+    shared = f", each draw shared by {row['negatives.shared']} questions" if row["negatives.shared"] else ""
+    filtered = ", true triples of training left out" if row["negatives.filtered"] else ""
+    return (
+        f"each training triple is asked for {asked}, its answer scored against {row['negatives.number']:,} corruptions drawn "
+        f"{drawn}{shared}{filtered}"
+    )
+
+
+def _loss(row: Settings) -> str:
+    kind = {
+        "softmax": "softmax cross-entropy"
+        + (" in which all answers share the target" if row["training"] == "k_vs_all" else ""),
+        "bce": "binary cross-entropy of each candidate",
+        "margin": f"the hinge between true triple and corruption with margin {row.get('loss.margin', 0):g} [@bordes2013transe]",
+        "self_adversarial": (
+            "binary cross-entropy, corruptions weighted self-adversarially with temperature "
+            f"{row.get('loss.temperature', 0):g} [@sun2019rotate]"
+        ),
+    }[row["loss.name"]]
+    smoothing = row.get("loss.label_smoothing")
+    return f"the loss is {kind}" + (f", labels smoothed by {smoothing:g} [@szegedy2016inception]" if smoothing else "")
+
+
+def _penalty(row: Settings) -> str | None:
+    name = row["penalty.name"]
+    if name == "none" or not (row.get("penalty.entity") or row.get("penalty.relation")):
+        return None
+    if name == "dura":
+        return "vectors of a batch's triples are held by DURA [@zhang2020dura]"
+    of = "of a batch's triples" if row["penalty.weighted"] else "of whole tables, once a batch,"
+    return f"vectors {of} are held by {'the N3 penalty [@lacroix2018n3]' if name == 'n3' else 'their squares (L2)'}"
+
+
+def _optimiser(row: Settings) -> str:
+    name = {
+        "adagrad_torch": "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0 as in PyTorch",
+        "adagrad_optax": "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0.1 as in Optax",
+        "adam": "Adam [@kingma2015adam]",
+        "sgd": "stochastic gradient descent",
+    }[row["optimiser.name"]]
+    lazy = {
+        "on": ", lazily: moments of entities outside a batch stand still",
+        "auto": ", lazily (moments of entities outside a batch stand still) where it is cheaper to update only a batch's rows",
+    }
+    return f"the optimiser is {name}{lazy.get(row.get('optimiser.rows', ''), '') if row['optimiser.name'] == 'adam' else ''}"
+
+
+def _schedule(row: Settings) -> str:
+    if row["optimiser.schedule"] == "constant":
+        return "the learning rate is constant"
+    wait = row["optimiser.wait"]
+    return (
+        f"the learning rate is multiplied by {row['optimiser.factor']:g} after more than {wait} "
+        f"validation{'' if wait == 1 else 's'} without a better one"
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- settings
+def settings(collected: "Collected") -> dict[str, Settings]:
+    """Row → what its graph embedding reads; the reference first."""
+    found = {row: effective(config["kge"]) for row, config in configs(collected).items() if at(config, "kge.scorer")}
+    return dict(sorted(found.items(), key=lambda item: item[0] != collected.reference))
+
+
+def effective(kge: Mapping[str, Any]) -> Settings:
+    """A row's `kge` section flattened, without the keys that mean nothing given the others."""
+    flat = dict(_flat(kge))
+    scorer, training, loss = flat["scorer"], flat["training"], flat["loss.name"]
+    unread = {
+        "norm": scorer != "transe",
+        "margin": scorer not in _DISTANCES,
+        "relation_dim": scorer != "tucker",
+        "convolution.": scorer != "conve",
+        "text.checkpoint": flat["text.use"] == "none",
+        "text.hidden": flat["text.use"] == "none",
+        "text.align": flat["text.use"] != "align",
+        "text.temperature": flat["text.use"] != "align",
+        "negatives.": training != "negatives",
+        "negatives.power": flat["negatives.sampler"] != "degree",
+        "negatives.questions": bool(flat["reciprocal"]),
+        "block": True,  # how it is computed, not what
+        "optimiser.rows": training != "negatives" or flat["optimiser.name"] != "adam",
+        "optimiser.factor": flat["optimiser.schedule"] != "plateau",
+        "optimiser.wait": flat["optimiser.schedule"] != "plateau",
+        "loss.margin": loss != "margin",
+        "loss.temperature": loss != "self_adversarial",
+        "loss.label_smoothing": training == "negatives",
+        "penalty.entity": flat["penalty.name"] == "none",
+        "penalty.relation": flat["penalty.name"] in ("none", "dura"),
+        "penalty.weighted": flat["penalty.name"] in ("none", "dura"),
+        "dropout.input": scorer not in _INSIDE,
+        "dropout.feature": scorer not in _INSIDE,
+        "dropout.hidden": scorer not in _INSIDE,
+    }
+    out = [key for key, nothing in unread.items() if nothing]
+    return {key: value for key, value in flat.items() if not any(key == o or (o[-1] == "." and key.startswith(o)) for o in out)}
+
+
+def differing(collected: "Collected") -> dict[str, Settings]:
+    """Row → those of its settings in which rows differ; nothing where they do not."""
+    rows = settings(collected)
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    unlike = [
+        key
+        for key in keys
+        if len({repr(row.get(key)) for row in rows.values()}) > 1 and any(row.get(key) for row in rows.values())
+    ]
+    if not unlike:
+        return {}
+    return {row: {key: found[key] for key in unlike if found.get(key) is not None} for row, found in rows.items()}
+
+
+def _flat(section: Mapping[str, Any], start: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{start}{key}.")
+        else:
+            yield f"{start}{key}", value
+
+
+# ----------------------------------------------------------------------------------------------------------------- words
+def said(rows: Mapping[str, Settings], phrase: Callable[[Settings], str | None], others: str = "") -> list[str]:
+    """What a phrase says of each row, as one sentence: plainly if it is the same of all, else each with its rows.
+
+    Args:
+      phrase: of one row; `None`: nothing to say of it.
+      others: said of rows without a phrase, where other rows have one.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        groups.setdefault(phrase(row) or "", []).append(name)
+    if set(groups) <= {""}:
+        return []
+    if len(groups) == 1:
+        (text,) = groups
+        return [f"{text[0].upper()}{text[1:]}."]
+    nothing = groups.pop("", [])
+    parts = [f"{named(names)}: {text}" for text, names in groups.items()]
+    if nothing and others:
+        parts.append(f"{named(nothing)}: {others}")
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."]
+
+
+def named(rows: Iterable[str]) -> str:
+    """`row **a**`, `rows **a** and **b**`, with the number of those beyond the first few."""
+    rows = list(rows)
+    shown = [str(Markup(f"**{escape(row)}**")) for row in rows[:_MOST_NAMES]]
+    more = [f"{len(rows) - _MOST_NAMES} more"] if len(rows) > _MOST_NAMES else []
+    return f"row{'s' if len(rows) > 1 else ''} {joined([*shown, *more])}"
+
+
+def ranged(rows: Mapping[Any, Settings], key: str, whole: bool = False) -> str:
+    """A number of the rows that have it: `0.1`; `0.1 and 0.2, by row`; or `0.1 to 0.5, by row`."""
+    values = sorted({row[key] for row in rows.values() if row.get(key) is not None})
+    shown = [f"{value:,}" if whole else f"{value:g}" for value in values]
+    if len(values) == 1:
+        return shown[0]
+    return f"{joined(shown)} (by row)" if len(values) <= 3 else f"{shown[0]} to {shown[-1]} (by row)"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """`a, b and c`."""
+    listed = list(parts)
+    return " and ".join(part for part in (", ".join(listed[:-1]), listed[-1] if listed else "") if part)

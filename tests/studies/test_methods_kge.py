@@ -1,0 +1,302 @@
+"""What is written of studies of graph embedding is true of every row: methods, model card, limits, the report's settings."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, get_args
+
+import pytest
+
+from fusionjax.config import kge, load_run
+from fusionjax.data.sources import SOURCES
+from fusionjax.studies import facts, methods_kge
+from fusionjax.studies.analysis import Analysis, analyse
+from fusionjax.studies.card import model_card
+from fusionjax.studies.collect import Collected
+from fusionjax.studies.methods import cited, entries, write_methods
+from tests.studies.made import made
+
+REFERENCE, OTHER = "complex", "transe"
+NOT_OURS = ("BERT", "SASRec", "tower", "users", "product", "shop", "next product", "steps", "Flax", "@flax", "AdamW", "events")
+
+
+@cache
+def _made(segments: tuple[str, ...] = ()) -> Collected:
+    return made(
+        triples=40,
+        strength={REFERENCE: 0.5, OTHER: 0.0},
+        baselines={"popularity": -1.0},
+        reference=REFERENCE,
+        tasks={"link_prediction": ("mrr", "hits@10")},
+        segments=segments,
+    )
+
+
+@cache
+def _analysis(segments: tuple[str, ...] = ()) -> Analysis:
+    return analyse(_made(segments))
+
+
+def study(
+    first: Sequence[str], second: Sequence[str] | None = None, segments: tuple[str, ...] = (), **changes: Any
+) -> Collected:
+    """A finished study of two rows with these overrides; `kge.scorer=complex` comes before them."""
+    collected = _made(segments)
+    rows = {REFERENCE: first, OTHER: first if second is None else second}
+    configs = {row: load_run(None, ["kge.scorer=complex", *chosen]).model_dump(mode="json") for row, chosen in rows.items()}
+    records = {(row, seed): {**record, "config": configs.get(row, {})} for (row, seed), record in collected.records.items()}
+    return dataclasses.replace(collected, records=records, **changes)
+
+
+def methods(first: Sequence[str], second: Sequence[str] | None = None) -> str:
+    """methods.md; the bibliography is checked on the way."""
+    text, references = write_methods(study(first, second), _analysis())
+    assert re.findall(r"(?m)^@\w+\{(\w+),", references) == sorted(cited(text))
+    return text
+
+
+def card(first: Sequence[str], second: Sequence[str] | None = None, segments: tuple[str, ...] = ()) -> str:
+    return model_card(study(first, second, segments), _analysis(segments), "made")
+
+
+# ------------------------------------------------------------------------------------------------------------------ alike
+def test_nothing_of_the_joint_model_is_said() -> None:
+    text = methods(["data.name=codex_s"])
+    assert not [word for word in NOT_OURS if word in text]
+    for part in (
+        "the knowledge graph CoDEx-S [@safavi2020codex]",
+        "ComplEx [@trouillon2016complex]",
+        "128 real numbers (for ComplEx a half as many complex numbers)",
+        "inverse relation with a vector of its own [@lacroix2018n3]",
+        "1-vs-all [@lacroix2018n3]",
+        "softmax cross-entropy",
+        "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0 as in PyTorch",
+        "Learning rates: 0.1.",
+        "100 epochs and validated every 5 epochs",
+        "best filtered MRR on validation are tested once",
+        "share one compiled program",
+        "Simple baselines on the same examples: popularity",
+    ):
+        assert part in text, part
+    assert "Row **" not in text and "penalty" not in text and "Dropout" not in text and "held out" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "there", "absent"),
+    [
+        (["data.name=umls"], "UMLS [@kemp2006irm] in the split of Dettmers et al. [@dettmers2018conve]", "authors' own"),
+        (["data.name=wikidata5m", "data.wikidata5m.variant=inductive"], "@wang2021kepler] (inductive splits)", "transductive"),
+        (["data.name=triples"], "the authors' own graph, given as triples", "tables"),
+        (["data.name=demo_shop"], "Graph embedding reads the graph of these data and nothing else", "Events"),
+        (["kge.sample=500"], "at most 500 entities by snowball sampling [@goodman1961snowball]", "held out"),
+        (["kge.unseen=0.2"], "20 % of the entities, drawn at random, are taken out", "best filtered MRR on validation are"),
+        (["kge.unseen=0.2"], "of the questions whose answer training has not seen, are tested once", "snowball"),
+        (["kge.scorer=transe", "kge.norm=1"], "TransE's distance is L1", "complex numbers"),
+        (["kge.scorer=quate"], "for QuatE a quarter as many quaternions", "ComplEx"),
+        (["kge.scorer=tucker", "kge.relation_dim=16"], "Relations have 16 real numbers.", "Row **"),
+        (["kge.scorer=conve", "kge.convolution.filters=8"], "8 filters of 3 × 3", "ComplEx"),
+        (["kge.reciprocal=false"], "with the relation's own vector", "inverse"),
+        (["kge.training=k_vs_all", "kge.loss.name=bce"], "(k-vs-all [@dettmers2018conve])", "1-vs-all"),
+        (["kge.training=k_vs_all"], "A batch has 512 questions", "512 triples"),
+        (
+            ["kge.training=negatives", "kge.negatives={number: 16, sampler: degree, shared: 8, filtered: true}"],
+            "16 corruptions drawn in proportion to the degree to the power of 0.75, each draw shared by 8 questions, true "
+            "triples of training left out",
+            "vs-all",
+        ),
+        (
+            ["kge.training=negatives", "kge.negatives.questions=bernoulli", "kge.reciprocal=false"],
+            "@wang2014transh",
+            "drawn evenly",
+        ),
+        (["kge.training=negatives", "kge.negatives.questions=bernoulli"], "for its tail and for its head", "@wang2014transh"),
+        (["kge.training=negatives", "kge.loss={name: margin, margin: 2}"], "with margin 2 [@bordes2013transe]", "softmax"),
+        (
+            ["kge.training=negatives", "kge.loss={name: self_adversarial, temperature: 0.5}"],
+            "self-adversarially with temperature 0.5 [@sun2019rotate]",
+            "softmax",
+        ),
+        (["kge.loss.label_smoothing=0.1"], "labels smoothed by 0.1 [@szegedy2016inception]", "Row **"),
+        (["kge.training=negatives", "kge.loss.label_smoothing=0.1"], "64 corruptions", "smoothed"),
+        (["kge.relation_prediction=0.25"], "with weight 0.25 [@chen2021relation]", "no relation prediction"),
+        (["kge.penalty={name: n3, entity: 0.01}"], "the N3 penalty [@lacroix2018n3]", "@zhang2020dura"),
+        (["kge.penalty={name: n3}"], "1-vs-all", "N3"),
+        (["kge.penalty={name: dura, entity: 0.05}"], "DURA [@zhang2020dura]", "N3"),
+        (
+            ["kge.penalty={name: l2, entity: 0.05, weighted: false}"],
+            "of whole tables, once a batch, are held by their squares",
+            "N3",
+        ),
+        (["kge.dropout={entity: 0.2, hidden: 0.4}"], "is of the given entity's vector 0.2.", "the query"),
+        (["kge.scorer=conve", "kge.dropout.hidden=0.4"], "is of the query 0.4.", "given entity"),
+        (["kge.optimiser.name=adagrad_optax"], "starts at 0.1 as in Optax", "PyTorch"),
+        (["kge.optimiser.name=adam"], "Adam [@kingma2015adam].", "lazily"),
+        (
+            ['kge.optimiser={name: adam, rows: "on"}', "kge.training=negatives"],
+            "lazily: moments of entities",
+            "where it is cheaper",
+        ),
+        (
+            ["kge.optimiser={schedule: plateau, factor: 0.5, wait: 3}"],
+            "multiplied by 0.5 after more than 3 validations without a better one",
+            "constant",
+        ),
+        (["kge.patience=4"], "at most 100 epochs", "for 100 epochs"),
+        (["kge.literals=true"], "A learned projection of the entities' numbers", "no numbers"),
+        (
+            ["kge.text={use: align, checkpoint: a/b_c, align: 0.3}"],
+            "the frozen encoder `a/b_c` gives its text by InfoNCE in both directions within the batch [@oord2018infonce; "
+            "@radford2021clip] (weight 0.3, temperature 0.05)",
+            "alone",
+        ),
+        (["kge.text={use: replace, checkpoint: a/b, hidden: 32}"], "(with one hidden layer of 32)", "InfoNCE"),
+        (["kge.text={use: none, checkpoint: a/b}"], "Entities and relations", "encoder"),
+        (["kge.init.name=paper"], "as the scorer's authors have it", "Xavier"),
+        (["data.controls.graph=tails_shuffled"], "train on a changed graph", "share one compiled program"),
+        (["data.controls.text=shuffled"], "1-vs-all", "Control rows"),
+    ],
+)
+def test_settings_are_named_and_cited(overrides: list[str], there: str, absent: str) -> None:
+    text = methods(overrides)
+    assert there in text and absent not in text
+
+
+@pytest.mark.parametrize("scorer", get_args(kge.ScorerName))
+def test_every_scorer_is_cited_and_has_a_sentence(scorer: str) -> None:
+    text = methods([f"kge.scorer={scorer}"])
+    assert f"embedded with {methods_kge.SCORERS[scorer]}." in text
+
+
+@pytest.mark.parametrize("name", [name for name, place in SOURCES.items() if ".graphs." in place])
+def test_every_graph_is_named(name: str) -> None:
+    assert name in methods_kge.GRAPHS or name == "triples"
+    assert "authors' own tables" not in methods([f"data.name={name}"])
+
+
+def test_every_choice_has_its_words() -> None:
+    """A value added to the config and forgotten here would stop a report."""
+    choices = {
+        "kge.training": kge.Kge,
+        "kge.loss.name": kge.Loss,
+        "kge.penalty.name": kge.Penalty,
+        "kge.optimiser.name": kge.Optimiser,
+        "kge.optimiser.schedule": kge.Optimiser,
+        "kge.negatives.sampler": kge.Negatives,
+        "kge.negatives.questions": kge.Negatives,
+        "kge.init.name": kge.Init,
+        "kge.text.use": kge.GraphText,
+    }
+    for key, section in choices.items():
+        values = get_args(section.model_fields[key.rsplit(".", 1)[1]].annotation)
+        assert values and section.model_fields[key.rsplit(".", 1)[1]].annotation == Literal[values]
+        for value in values:
+            more = ["kge.training=negatives"] if key.startswith(("kge.loss", "kge.negatives")) else []
+            methods([*more, "kge.reciprocal=false", "kge.text.checkpoint=a/b", "kge.penalty.entity=0.1", f"{key}={value}"])
+
+
+def test_citations_have_entries() -> None:
+    source = inspect.getsource(methods_kge)
+    assert set(re.findall(r"@([a-z]+[0-9]{4}[a-z0-9]*)", source)) <= set(entries())
+
+
+# ------------------------------------------------------------------------------------------------------------------ mixed
+def test_where_rows_differ_each_is_told_apart() -> None:
+    text = methods(
+        ["kge.penalty={name: n3, entity: 0.01, relation: 0.02}", "kge.dim=512", "kge.optimiser.learning_rate=0.5"],
+        [
+            "kge.scorer=transe",
+            "kge.training=negatives",
+            "kge.loss={name: margin, margin: 2}",
+            "kge.reciprocal=false",
+            "kge.dim=64",
+            "kge.optimiser={name: adam, learning_rate: 0.01, schedule: plateau}",
+            "kge.epochs=30",
+        ],
+    )
+    for part in (
+        "ComplEx [@trouillon2016complex] and TransE [@bordes2013transe]",
+        "An entity has 64 and 512 (by row) real numbers",
+        "Row **complex**: heads are asked for as tails of an inverse relation",
+        "row **transe**: heads are asked for with the relation's own vector",
+        "Row **complex**: each training triple is scored against all entities",
+        "row **transe**: each training triple is asked for its tail and for its head",
+        "Row **complex**: vectors of a batch's triples are held by the N3 penalty [@lacroix2018n3]; row **transe**: no penalty",
+        "Weights of the penalties: entities 0.01, relations 0.02.",
+        "Learning rates: 0.01 and 0.5 (by row).",
+        "row **transe**: the learning rate is multiplied by 0.95 after more than 1 validation without a better one",
+        "A batch has 512 triples, inverse ones counted or 512 triples.",
+        "row **transe**: models are trained for 30 epochs",
+    ):
+        assert part in text, part
+
+
+def test_text_is_told_apart_by_row() -> None:
+    text = methods(["kge.text.checkpoint=a/b"], ["kge.text={use: add, checkpoint: a/b}"])
+    assert "Row **complex**: an entity's vector is a row of a table; row **transe**: an entity's vector is the sum of" in text
+
+
+def test_a_study_of_both_kinds_has_the_paragraphs_of_both() -> None:
+    text = methods(["kge.dim=32"], ["kge.scorer=null"])
+    assert "**Model (row **transe**).** Texts" in text and "**Model (row **complex**).** Entities and relations" in text
+    assert text.count("Every row is trained with the seeds") == 1 and "and Flax [@flax]" in text
+    graph = text.split("**Training (row **complex**).**")[1].split("**Seeds.**")[0]
+    assert "epochs" in graph and "AdamW" not in graph
+
+
+def test_ranges_stand_for_many_values() -> None:
+    rows = {str(place): {"dim": 2**place} for place in range(3, 8)}
+    assert methods_kge.ranged(rows, "dim", whole=True) == "8 to 128 (by row)"
+    assert methods_kge.ranged({"a": {"dim": 8}, "b": {}}, "dim") == "8"
+    assert methods_kge.named([f"{place}" for place in range(6)]) == "rows **0**, **1**, **2**, **3** and 2 more"
+
+
+def test_keys_that_are_not_read_do_not_count_as_differences() -> None:
+    assert methods_kge.differing(study(["kge.norm=1"], ["kge.norm=2", "kge.negatives.number=3", "kge.block=100"])) == {}
+    found = methods_kge.differing(study(["kge.dim=32"], ["kge.dim=64", "kge.scorer=transe"]))
+    assert found[REFERENCE] == {"scorer": "complex", "dim": 32}
+    assert found[OTHER] == {"scorer": "transe", "dim": 64, "norm": 2}
+
+
+# ------------------------------------------------------------------------------------------------------- card and limits
+def test_the_card_speaks_of_a_graph() -> None:
+    text = card(["data.name=fb15k237", "kge.unseen=0.1"], ["data.name=fb15k237", "kge.scorer=transe"])
+    assert "Graph embedding (all rows) with ComplEx, TransE; an entity has 128 real numbers." in text
+    assert "Source: fb15k237, FB15k-237" in text and "Share of entities held out: 0.1" in text
+    assert "facts of Freebase" in text and "differences between kinds of triples or entities" in text
+    assert not [word for word in ("shop", "Product", "Objectives", "Split of events", "users") if word in text]
+
+
+def test_the_card_of_a_joint_model_is_as_ever() -> None:
+    text = card(["kge.scorer=null"])
+    for part in ("Product vectors of the reference", "Split of events", "that shop's own data", "groups of users or products"):
+        assert part in text
+
+
+def test_unevenness_of_a_graph_is_no_question_of_ethics(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected, analysis = study(["data.name=wn18rr"], segments=("direction",)), _analysis(("direction",))
+    monkeypatch.setattr("fusionjax.studies.card._factors", lambda _: ([], ["tail is harder"]))
+    limits, ethics = model_card(collected, analysis, "made").split("## Ethical notes")
+    assert "tail is harder" in limits and "tail is harder" not in ethics
+
+
+def test_limits_of_samples_and_of_rows_that_cannot_know_an_entity() -> None:
+    found = "\n".join(facts.limits(study(["kge.unseen=0.2", "kge.sample=300"], ["kge.unseen=0.2", "kge.literals=true"])))
+    assert "sample of at most 300 entities" in found and "('complex')" in found and "'transe'" not in found
+    assert "Not all rows train" not in found
+
+
+def test_budgets_are_epochs() -> None:
+    said = "Not all rows train for the same number of steps or epochs."
+    assert said in facts.limits(study(["kge.epochs=10"], ["kge.epochs=20"]))
+    assert said not in facts.limits(study(["train.steps=10"], ["train.steps=20"]))
+    assert said in facts.limits(study(["kge.scorer=null", "train.steps=10"], ["kge.scorer=null", "train.steps=20"]))
+
+
+def test_rows_with_base_configs_of_their_own_are_not_said_to_share_one() -> None:
+    collected = study(["kge.dim=32"])
+    rows = {row: {"base": f"{row}.yaml"} for row in collected.rows}
+    own = dataclasses.replace(collected, study=collected.study.model_copy(update={"rows": rows}))
+    assert any("base configs of their own" in limit for limit in facts.limits(own))
+    assert any("those of the base config" in limit for limit in facts.limits(collected))
