@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fusionjax.config import schema
 from fusionjax.reporting.report import duration as readable
 from fusionjax.studies.folder import Record
 from fusionjax.studies.plan import Cell, Plan
@@ -17,6 +19,8 @@ from fusionjax.studies.plan import Cell, Plan
 __all__ = ["Estimate", "estimate", "from_records", "probe", "readable"]
 
 _PROBE_STEPS = 20
+_PROBE_EPOCHS, _QUICK = 20, 60.0
+"""Passes of a graph-embedding probe where one pass and its validation take fewer seconds than `_QUICK`; else 2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Estimate:
 def from_records(missing: Sequence[Cell], records: Sequence[Record]) -> Estimate | None:
     """A cell costs what its row's finished seeds cost (median), and where there is none what all finished cells cost.
 
-    Costs are taken per step, so rows that train longer count for more. `None` if no finished cell has a cost.
+    Costs are taken per step (of graph embedding: per pass over the graph), so rows that train longer count for more. `None` if
+    no finished cell has a cost.
     """
     known = [record for record in records if record.get("seconds") and record.get("steps")]
     if not known:
@@ -39,11 +44,40 @@ def from_records(missing: Sequence[Cell], records: Sequence[Record]) -> Estimate
     by_row: dict[str, list[float]] = {}
     for record in known:
         by_row.setdefault(record["row"], []).append(record["seconds"] / record["steps"])
+    joint = [record for record in known if not _epochs(record)]
     typical = statistics.median(rate for rates in by_row.values() for rate in rates)
-    steps = statistics.median(record["steps"] for record in known)
-    seconds = sum(statistics.median(by_row.get(cell.row, [typical])) * (cell.config.train.steps or steps) for cell in missing)
+    steps = statistics.median(record["steps"] for record in joint or known)
+    seconds = 0.0
+    for cell in missing:
+        if cell.config.kge.scorer is not None:
+            seconds += _graph_seconds(cell, known)
+        else:
+            seconds += statistics.median(by_row.get(cell.row, [typical])) * (cell.config.train.steps or steps)
     peak = max(record.get("peak_memory_bytes", 0) for record in known)
     return Estimate(seconds, peak, f"{len(known)} finished cells")
+
+
+def _epochs(record: Record) -> float | None:
+    """Passes that a finished run of graph embedding made; `None` of any other."""
+    kge = (record.get("config") or {}).get("kge") or {}
+    if not kge.get("scorer"):
+        return None
+    curve = record.get("curve") or []
+    if not curve:
+        return float(kge["epochs"])
+    first = min(kge["validate_every"], kge["epochs"])  # passes until the first validation
+    return record["steps"] * first / curve[0]["step"]
+
+
+def _graph_seconds(cell: Cell, known: Sequence[Record]) -> float:
+    """What finished seeds of the row cost, early stopping included; else a pass costs what it costs other such rows."""
+    own = [record["seconds"] for record in known if record["row"] == cell.row]
+    if own:
+        return statistics.median(own)
+    passes = [record["seconds"] / epochs for record in known if (epochs := _epochs(record))]
+    if not passes:
+        return statistics.median(record["seconds"] for record in known)
+    return statistics.median(passes) * cell.config.kge.epochs
 
 
 def probe(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
@@ -58,17 +92,9 @@ def probe(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
     config = cell.config.model_copy(update={"train": train})
     with tempfile.TemporaryDirectory() as scratch:
         costs = []
-        for place, steps in enumerate((_PROBE_STEPS, 3 * _PROBE_STEPS)):
+        for steps in (_PROBE_STEPS, 3 * _PROBE_STEPS):
             longer = config.model_copy(update={"train": train.model_copy(update={"steps": steps, "validate_every": steps})})
-            job = Path(scratch) / f"{place}.json"
-            folder = Path(scratch) / f"run-{place}"
-            described = [{"config": longer.model_dump(mode="json"), "folder": str(folder)}]
-            job.write_text(
-                json.dumps({"kind": "run", "study": "probe", "row": cell.row, "cells": described, "fingerprint": fingerprint}),
-                encoding="utf-8",
-            )
-            subprocess.run([sys.executable, "-m", "fusionjax.studies.cell", str(job)], check=True, capture_output=True)
-            costs.append(json.loads((folder / "cost.json").read_text(encoding="utf-8")))
+            costs.append(_cost_of(longer, cell, fingerprint, Path(scratch) / f"{steps}"))
     first, second = costs
     step = max(second["seconds"] - first["seconds"], 0.0) / (2 * _PROBE_STEPS)
     return {
@@ -76,6 +102,47 @@ def probe(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
         "fixed": max(second["seconds"] - 3 * _PROBE_STEPS * step, 0.0),
         "peak_memory_bytes": second["peak_memory_bytes"],
     }
+
+
+def probe_graph(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
+    """Trains a cell of graph embedding for a few passes over the graph, each time in a process of its own.
+
+    Returns:
+      seconds before the first pass and after the last (`fixed`), of a pass (`epoch`), of a validation (`validation`),
+      `peak_memory_bytes`, `epochs` of the longest.
+    """
+
+    def cost(epochs: int, validate_every: int, place: Path) -> dict[str, Any]:
+        kge = cell.config.kge.model_copy(update={"epochs": epochs, "validate_every": validate_every, "patience": 0})
+        return _cost_of(cell.config.model_copy(update={"kge": kge}), cell, fingerprint, place)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        started = cost(1, 1, Path(scratch) / "compiling")  # what is compiled here is kept for the others
+        many = _PROBE_EPOCHS if started["seconds"] < _QUICK else 2
+        one = cost(1, 1, Path(scratch) / "one")
+        trained = cost(many, many, Path(scratch) / "trained")
+        validated = cost(many, 1, Path(scratch) / "validated")
+    epoch = max(trained["seconds"] - one["seconds"], 0.0) / (many - 1)
+    validation = max(validated["seconds"] - trained["seconds"], 0.0) / (many - 1)
+    return {
+        "epoch": epoch,
+        "validation": validation,
+        "fixed": max(one["seconds"] - epoch - validation, 0.0),
+        "peak_memory_bytes": validated["peak_memory_bytes"],
+        "epochs": many,
+    }
+
+
+def _cost_of(config: schema.Run, cell: Cell, fingerprint: str | None, place: Path) -> dict[str, Any]:
+    """What running a config in `place` costs."""
+    job = place.with_suffix(".json")
+    described = [{"config": config.model_dump(mode="json"), "folder": str(place)}]
+    job.write_text(
+        json.dumps({"kind": "run", "study": "probe", "row": cell.row, "cells": described, "fingerprint": fingerprint}),
+        encoding="utf-8",
+    )
+    subprocess.run([sys.executable, "-m", "fusionjax.studies.cell", str(job)], check=True, capture_output=True)
+    return json.loads((place / "cost.json").read_text(encoding="utf-8"))
 
 
 def estimate(plan: Plan, missing: Sequence[Cell], records: Sequence[Record], may_probe: bool = True) -> Estimate | None:
@@ -86,6 +153,16 @@ def estimate(plan: Plan, missing: Sequence[Cell], records: Sequence[Record], may
     if found is not None or not may_probe:
         return found
     cell = plan.cell(plan.study.reference, plan.study.seeds[0])
+    if cell.config.kge.scorer is not None:
+        cost = probe_graph(cell)
+        seconds = sum(
+            cost["fixed"]
+            + cost["epoch"] * each.config.kge.epochs
+            + cost["validation"] * math.ceil(each.config.kge.epochs / each.config.kge.validate_every)
+            for each in missing
+        )
+        basis = f"a probe of row '{cell.row}', {cost['epochs']} epochs; other rows taken as equal but for their epochs"
+        return Estimate(seconds, cost["peak_memory_bytes"], basis)
     cost = probe(cell)
     seconds = sum(cost["fixed"] + cost["step"] * (each.config.train.steps or 1000) for each in missing)
     basis = f"a probe of row '{cell.row}', {3 * _PROBE_STEPS} steps; other rows taken as equal"
