@@ -12,6 +12,7 @@ on the machine's cores.
 # pyright: reportMissingImports=false
 
 import argparse
+import functools
 import json
 import logging
 import tempfile
@@ -39,7 +40,7 @@ EVALUATOR: dict[str, Any] = {
 SOFTMAX: dict[str, Any] = {"loss": "CrossEntropyLoss"}
 BINARY: dict[str, Any] = {"loss": "BCEWithLogitsLoss", "smoothing": 0.1}
 FREE: dict[str, Any] = {"regularizer": None}
-"""Without PyKEEN's default penalty, which was set for FB15k."""
+"""Without PyKEEN's default penalty, which was set for FB15k. `spread`: standard deviation of the start, where PyKEEN's is 1."""
 TUNED: dict[str, list[dict[str, Any]]] = {
     "TransE": [
         {"model": {"embedding_dim": 128, "scoring_fct_norm": norm}, "rate": rate, **SOFTMAX}
@@ -50,12 +51,12 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"model": {"embedding_dim": 128, "entity_constrainer": None, **FREE}, "rate": 3e-3, **BINARY},
     ],
     "ComplEx": [
-        {"model": {"embedding_dim": 64, **FREE}, "rate": 1e-2, **SOFTMAX},
-        {"model": {"embedding_dim": 64, **FREE}, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 64, **FREE}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
+        {"model": {"embedding_dim": 64, **FREE}, "spread": 0.1, "rate": 3e-3, **BINARY},
     ],
     "SimplE": [
-        {"model": {"embedding_dim": 64}, "rate": 1e-2, **SOFTMAX},
-        {"model": {"embedding_dim": 64}, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 64}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
+        {"model": {"embedding_dim": 64}, "spread": 0.1, "rate": 3e-3, **BINARY},
     ],
     "RotatE": [{"model": {"embedding_dim": 64}, "rate": rate, **SOFTMAX} for rate in (1e-2, 1e-3)],
     "RESCAL": [
@@ -87,15 +88,17 @@ def run(graph: graphs.Graph, model: str, setting: dict[str, Any] | None, seed: i
     ]
     settings: dict[str, Any] = {"training_kwargs": {"num_epochs": EPOCHS["defaults"]}}
     if setting is not None:
+        start = functools.partial(torch.nn.init.normal_, std=setting.get("spread", 1.0))
+        spread = {"entity_initializer": start, "relation_initializer": start} if "spread" in setting else {}
         training = {"num_epochs": EPOCHS["tuned"], "batch_size": 512, "label_smoothing": setting.get("smoothing", 0.0)}
         stopping = {
             "frequency": 10,
-            "patience": 3,
+            "patience": 5,
             "relative_delta": 0.001,
             "metric": "both.realistic.inverse_harmonic_mean_rank",
         }
         settings = {
-            "model_kwargs": setting["model"],
+            "model_kwargs": setting["model"] | spread,
             "loss": setting["loss"],
             "optimizer_kwargs": {"lr": setting["rate"]},
             "training_loop": "lcwa",
