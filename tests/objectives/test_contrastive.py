@@ -384,7 +384,8 @@ def test_blocks_save_memory_and_need_neither_positives_nor_negatives(name: str) 
     held = [program.memory_analysis().temp_size_in_bytes for program in (whole, blocks)]
     assert held[0] >= 4 * rows * rows  # all similarities at once, or the measure says nothing
     assert held[1] < held[0] / 4
-    assert close(blocks(*arguments), whole(*arguments))
+    # A gradient is a sum over all rows, in an order that differs between the two, and between processors: 1.3e-5 on one.
+    assert close(blocks(*arguments), whole(*arguments), relative=rows * float(np.finfo(np.float32).eps) / 4)
 
 
 # ---------------------------------------------------------------------------------------------------------------- devices
