@@ -11,8 +11,8 @@ from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at
 from fusionjax.studies.findings import best_row, shown
 from fusionjax.studies.grids import EXAMPLES, number
+from fusionjax.studies.kge_settings import GRAPHS, SCORERS, named, ranged, settings
 from fusionjax.studies.markdown import bold, environment, escape
-from fusionjax.studies.methods_kge import GRAPHS, SCORERS, named, ranged, settings
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected

@@ -13,9 +13,9 @@ from fusionjax.studies import methods_kge
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at, configs, graph_rows, measured, only, reference_config, versions
 from fusionjax.studies.grids import CORRECTIONS
+from fusionjax.studies.kge_settings import GRAPHS, SCORERS, named
+from fusionjax.studies.kge_settings import joined as _and
 from fusionjax.studies.markdown import escape
-from fusionjax.studies.methods_kge import GRAPHS, SCORERS
-from fusionjax.studies.methods_kge import joined as _and
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -41,7 +41,7 @@ def write_methods(collected: "Collected", analysis: Analysis) -> tuple[str, str]
     # A study of both kinds of runs gets the paragraphs of both, with the rows they are about.
     names = ("", "")
     if joint and embedding:
-        names = (f" ({methods_kge.named(joint)})", f" ({methods_kge.named(embedding)})")
+        names = (f" ({named(joint)})", f" ({named(embedding)})")
     paragraphs = [("Data", _data(collected) + (methods_kge.data(of_graph) if embedding else []) + _fingerprints(collected))]
     for title, joint_part, graph_part in (
         ("Model", _model, methods_kge.model),

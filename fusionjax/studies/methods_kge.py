@@ -1,54 +1,20 @@
 """Methods sentences of rows that are runs of graph embedding (`kge.scorer`), written from the configs that were really run.
 
 What holds for every row is said once; where rows differ, each variant names its rows, or numbers are given as a range. A key
-that a row does not read (`kge.negatives.number` of a row trained 1-vs-all) is not looked at: see `effective`.
+that a row does not read (`kge.negatives.number` of a row trained 1-vs-all) is not looked at: see `kge_settings.effective`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from fusionjax.studies.facts import at, configs
-from fusionjax.studies.markdown import code, escape
+from fusionjax.studies.kge_settings import GRAPHS, SCORERS, Settings, differing, joined, named, ranged, settings
+from fusionjax.studies.markdown import code
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
 
-Settings = dict[str, Any]
-"""Dotted key of `kge` → value, of those that mean something for the row."""
-
-SCORERS = {
-    "transe": "TransE [@bordes2013transe]",
-    "distmult": "DistMult [@yang2015distmult]",
-    "complex": "ComplEx [@trouillon2016complex]",
-    "simple": "SimplE [@kazemi2018simple]",
-    "rotate": "RotatE [@sun2019rotate]",
-    "rescal": "RESCAL [@nickel2011rescal]",
-    "tucker": "TuckER [@balazevic2019tucker]",
-    "conve": "ConvE [@dettmers2018conve]",
-    "quate": "QuatE [@zhang2019quate]",
-    "pairre": "PairRE [@chao2021pairre]",
-}
-SMALL = "[@kemp2006irm] in the split of Dettmers et al. [@dettmers2018conve]"
-GRAPHS = {
-    "codex_s": "CoDEx-S [@safavi2020codex]",
-    "codex_m": "CoDEx-M [@safavi2020codex]",
-    "codex_l": "CoDEx-L [@safavi2020codex]",
-    "fb15k237": "FB15k-237 [@toutanova2015observed]",
-    "wn18rr": "WN18RR [@dettmers2018conve]",
-    "yago3_10": "YAGO3-10 [@mahdisoltani2015yago3] in the selection of Dettmers et al. [@dettmers2018conve]",
-    "wikidata5m": "Wikidata5M [@wang2021kepler]",
-    "umls": f"UMLS {SMALL}",
-    "kinship": f"Kinship {SMALL}",
-    "nations": f"Nations {SMALL}",
-}
-"""`data.name` → knowledge graph."""
-_MOST_NAMES = 4
-_DISTANCES = ("transe", "rotate", "pairre")
-_INSIDE = ("rescal", "tucker", "conve")
-"""Scorers with dropout inside."""
-_PARTS = {"complex": (2, "complex numbers"), "rotate": (2, "complex numbers"), "quate": (4, "quaternions")}
+_PARTS = {"half as many complex numbers": ("complex", "rotate"), "a quarter as many quaternions": ("quate",)}
 
 
 def data(collected: "Collected") -> list[str]:
@@ -93,9 +59,9 @@ def model(collected: "Collected") -> list[str]:
     scorers: list[str] = list(dict.fromkeys(row["scorer"] for row in rows.values()))
     found = [f"Entities and relations of the graph are embedded with {joined(SCORERS[each] for each in scorers)}."]
     complex_ones = [
-        f"for {SCORERS[name].split(' ')[0]} a {'half' if parts == 2 else 'quarter'} as many {what}"
-        for name, (parts, what) in _PARTS.items()
-        if name in scorers
+        f"for {joined(SCORERS[name].split(' ')[0] for name in names if name in scorers)} {what}"
+        for what, names in _PARTS.items()
+        if set(names) & set(scorers)
     ]
     dims = ranged(rows, "dim", whole=True)
     found.append(f"An entity has {dims} real numbers{' (' + '; '.join(complex_ones) + ')' if complex_ones else ''}.")
@@ -176,7 +142,9 @@ def objectives(collected: "Collected") -> list[str]:
         if any(row.get(f"dropout.{key}") for row in rows.values())
     ]
     if rates:
-        found.append(f"Dropout [@srivastava2014dropout] is of {', '.join(rates)}.")
+        some = [name for name, row in rows.items() if any(row.get(f"dropout.{key}") for key in where)]
+        whose = "is of" if len(some) == len(rows) else f"({named(some)} alone) is of"
+        found.append(f"Dropout [@srivastava2014dropout] {whose} {', '.join(rates)}.")
     return found
 
 
@@ -223,6 +191,8 @@ def training(collected: "Collected") -> list[str]:
             "Seeds of a row that are trained at the same time share one compiled program, each with its own start, order and "
             "draws."
         )
+    if differing(collected):
+        found.append("Report.md lists the settings in which rows differ, under *What the rows are*.")
     return found
 
 
@@ -336,69 +306,6 @@ def _schedule(row: Settings) -> str:
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- settings
-def settings(collected: "Collected") -> dict[str, Settings]:
-    """Row → what its graph embedding reads; the reference first."""
-    found = {row: effective(config["kge"]) for row, config in configs(collected).items() if at(config, "kge.scorer")}
-    return dict(sorted(found.items(), key=lambda item: item[0] != collected.reference))
-
-
-def effective(kge: Mapping[str, Any]) -> Settings:
-    """A row's `kge` section flattened, without the keys that mean nothing given the others."""
-    flat = dict(_flat(kge))
-    scorer, training, loss = flat["scorer"], flat["training"], flat["loss.name"]
-    unread = {
-        "norm": scorer != "transe",
-        "margin": scorer not in _DISTANCES,
-        "relation_dim": scorer != "tucker",
-        "convolution.": scorer != "conve",
-        "text.checkpoint": flat["text.use"] == "none",
-        "text.hidden": flat["text.use"] == "none",
-        "text.align": flat["text.use"] != "align",
-        "text.temperature": flat["text.use"] != "align",
-        "negatives.": training != "negatives",
-        "negatives.power": flat["negatives.sampler"] != "degree",
-        "negatives.questions": bool(flat["reciprocal"]),
-        "block": True,  # how it is computed, not what
-        "optimiser.rows": training != "negatives" or flat["optimiser.name"] != "adam",
-        "optimiser.factor": flat["optimiser.schedule"] != "plateau",
-        "optimiser.wait": flat["optimiser.schedule"] != "plateau",
-        "loss.margin": loss != "margin",
-        "loss.temperature": loss != "self_adversarial",
-        "loss.label_smoothing": training == "negatives",
-        "penalty.entity": flat["penalty.name"] == "none",
-        "penalty.relation": flat["penalty.name"] in ("none", "dura"),
-        "penalty.weighted": flat["penalty.name"] in ("none", "dura"),
-        "dropout.input": scorer not in _INSIDE,
-        "dropout.feature": scorer not in _INSIDE,
-        "dropout.hidden": scorer not in _INSIDE,
-    }
-    out = [key for key, nothing in unread.items() if nothing]
-    return {key: value for key, value in flat.items() if not any(key == o or (o[-1] == "." and key.startswith(o)) for o in out)}
-
-
-def differing(collected: "Collected") -> dict[str, Settings]:
-    """Row → those of its settings in which rows differ; nothing where they do not."""
-    rows = settings(collected)
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    unlike = [
-        key
-        for key in keys
-        if len({repr(row.get(key)) for row in rows.values()}) > 1 and any(row.get(key) for row in rows.values())
-    ]
-    if not unlike:
-        return {}
-    return {row: {key: found[key] for key in unlike if found.get(key) is not None} for row, found in rows.items()}
-
-
-def _flat(section: Mapping[str, Any], start: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{start}{key}.")
-        else:
-            yield f"{start}{key}", value
-
-
 # ----------------------------------------------------------------------------------------------------------------- words
 def said(rows: Mapping[str, Settings], phrase: Callable[[Settings], str | None], others: str = "") -> list[str]:
     """What a phrase says of each row, as one sentence: plainly if it is the same of all, else each with its rows.
@@ -421,26 +328,3 @@ def said(rows: Mapping[str, Settings], phrase: Callable[[Settings], str | None],
         parts.append(f"{named(nothing)}: {others}")
     text = "; ".join(parts)
     return [f"{text[0].upper()}{text[1:]}."]
-
-
-def named(rows: Iterable[str]) -> str:
-    """`row **a**`, `rows **a** and **b**`, with the number of those beyond the first few."""
-    rows = list(rows)
-    shown = [str(Markup(f"**{escape(row)}**")) for row in rows[:_MOST_NAMES]]
-    more = [f"{len(rows) - _MOST_NAMES} more"] if len(rows) > _MOST_NAMES else []
-    return f"row{'s' if len(rows) > 1 else ''} {joined([*shown, *more])}"
-
-
-def ranged(rows: Mapping[Any, Settings], key: str, whole: bool = False) -> str:
-    """A number of the rows that have it: `0.1`; `0.1 and 0.2, by row`; or `0.1 to 0.5, by row`."""
-    values = sorted({row[key] for row in rows.values() if row.get(key) is not None})
-    shown = [f"{value:,}" if whole else f"{value:g}" for value in values]
-    if len(values) == 1:
-        return shown[0]
-    return f"{joined(shown)} (by row)" if len(values) <= 3 else f"{shown[0]} to {shown[-1]} (by row)"
-
-
-def joined(parts: Iterable[str]) -> str:
-    """`a, b and c`."""
-    listed = list(parts)
-    return " and ".join(part for part in (", ".join(listed[:-1]), listed[-1] if listed else "") if part)

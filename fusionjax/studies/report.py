@@ -25,9 +25,9 @@ from fusionjax.studies.card import model_card
 from fusionjax.studies.findings import findings, percent, shown
 from fusionjax.studies.grids import CORRECTIONS, grids, number
 from fusionjax.studies.importance import chosen_lines, read_traces
+from fusionjax.studies.kge_settings import GRAPHS, differing
 from fusionjax.studies.markdown import anchor, bold, code, environment, escape, to_html
 from fusionjax.studies.methods import write_methods
-from fusionjax.studies.methods_kge import GRAPHS, differing
 from fusionjax.studies.pictures import Picture, mean_of, time_of, write_plots
 from fusionjax.studies.published import published_grids
 

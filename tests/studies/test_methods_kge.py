@@ -11,7 +11,7 @@ import pytest
 
 from fusionjax.config import kge, load_run
 from fusionjax.data.sources import SOURCES
-from fusionjax.studies import facts, methods_kge
+from fusionjax.studies import facts, kge_settings, methods_kge
 from fusionjax.studies.analysis import Analysis, analyse
 from fusionjax.studies.card import model_card
 from fusionjax.studies.collect import Collected
@@ -68,7 +68,7 @@ def test_nothing_of_the_joint_model_is_said() -> None:
     for part in (
         "the knowledge graph CoDEx-S [@safavi2020codex]",
         "ComplEx [@trouillon2016complex]",
-        "128 real numbers (for ComplEx a half as many complex numbers)",
+        "128 real numbers (for ComplEx half as many complex numbers)",
         "inverse relation with a vector of its own [@lacroix2018n3]",
         "1-vs-all [@lacroix2018n3]",
         "softmax cross-entropy",
@@ -80,6 +80,7 @@ def test_nothing_of_the_joint_model_is_said() -> None:
         "Simple baselines on the same examples: popularity",
     ):
         assert part in text, part
+    assert "report.md" not in text.lower()
     assert "Row **" not in text and "penalty" not in text and "Dropout" not in text and "held out" not in text
 
 
@@ -166,12 +167,12 @@ def test_settings_are_named_and_cited(overrides: list[str], there: str, absent: 
 @pytest.mark.parametrize("scorer", get_args(kge.ScorerName))
 def test_every_scorer_is_cited_and_has_a_sentence(scorer: str) -> None:
     text = methods([f"kge.scorer={scorer}"])
-    assert f"embedded with {methods_kge.SCORERS[scorer]}." in text
+    assert f"embedded with {kge_settings.SCORERS[scorer]}." in text
 
 
 @pytest.mark.parametrize("name", [name for name, place in SOURCES.items() if ".graphs." in place])
 def test_every_graph_is_named(name: str) -> None:
-    assert name in methods_kge.GRAPHS or name == "triples"
+    assert name in kge_settings.GRAPHS or name == "triples"
     assert "authors' own tables" not in methods([f"data.name={name}"])
 
 
@@ -197,7 +198,7 @@ def test_every_choice_has_its_words() -> None:
 
 
 def test_citations_have_entries() -> None:
-    source = inspect.getsource(methods_kge)
+    source = inspect.getsource(methods_kge) + inspect.getsource(kge_settings)
     assert set(re.findall(r"@([a-z]+[0-9]{4}[a-z0-9]*)", source)) <= set(entries())
 
 
@@ -232,6 +233,12 @@ def test_where_rows_differ_each_is_told_apart() -> None:
         assert part in text, part
 
 
+def test_dropout_of_some_rows_is_said_of_these() -> None:
+    text = methods(["kge.scorer=conve", "kge.dropout.hidden=0.4"], ["kge.dropout.hidden=0.4"])
+    assert "Dropout [@srivastava2014dropout] (row **complex** alone) is of the query 0.4." in text
+    assert "Report.md lists the settings in which rows differ" in text
+
+
 def test_text_is_told_apart_by_row() -> None:
     text = methods(["kge.text.checkpoint=a/b"], ["kge.text={use: add, checkpoint: a/b}"])
     assert "Row **complex**: an entity's vector is a row of a table; row **transe**: an entity's vector is the sum of" in text
@@ -247,14 +254,14 @@ def test_a_study_of_both_kinds_has_the_paragraphs_of_both() -> None:
 
 def test_ranges_stand_for_many_values() -> None:
     rows = {str(place): {"dim": 2**place} for place in range(3, 8)}
-    assert methods_kge.ranged(rows, "dim", whole=True) == "8 to 128 (by row)"
-    assert methods_kge.ranged({"a": {"dim": 8}, "b": {}}, "dim") == "8"
-    assert methods_kge.named([f"{place}" for place in range(6)]) == "rows **0**, **1**, **2**, **3** and 2 more"
+    assert kge_settings.ranged(rows, "dim", whole=True) == "8 to 128 (by row)"
+    assert kge_settings.ranged({"a": {"dim": 8}, "b": {}}, "dim") == "8"
+    assert kge_settings.named([f"{place}" for place in range(6)]) == "rows **0**, **1**, **2**, **3** and 2 more"
 
 
 def test_keys_that_are_not_read_do_not_count_as_differences() -> None:
-    assert methods_kge.differing(study(["kge.norm=1"], ["kge.norm=2", "kge.negatives.number=3", "kge.block=100"])) == {}
-    found = methods_kge.differing(study(["kge.dim=32"], ["kge.dim=64", "kge.scorer=transe"]))
+    assert kge_settings.differing(study(["kge.norm=1"], ["kge.norm=2", "kge.negatives.number=3", "kge.block=100"])) == {}
+    found = kge_settings.differing(study(["kge.dim=32"], ["kge.dim=64", "kge.scorer=transe"]))
     assert found[REFERENCE] == {"scorer": "complex", "dim": 32}
     assert found[OTHER] == {"scorer": "transe", "dim": 64, "norm": 2}
 
