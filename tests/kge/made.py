@@ -68,7 +68,7 @@ class Made:
         return way_of(self.model, self.config, self.graph)
 
     def state(self, seed: int = 0) -> dict[str, Any]:
-        return jax.jit(lambda: init_state(self.model, self.config, seed))()
+        return init_state(self.model, self.config, seed)  # not compiled: its operations are, and shared by all
 
     def passes(
         self, epochs: int = 1, way: Way | None = None, seed: int = 0, state: Any = None, chosen: np.ndarray | None = None

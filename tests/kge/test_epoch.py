@@ -72,13 +72,13 @@ def test_which_triple_fills_up_makes_no_difference(how: tuple[str, ...], feature
 
 # ------------------------------------------------------------------------------------------------------------ learning
 def cases() -> list[tuple[str, str, str]]:
-    """Every scorer with every training; the losses take turns."""
+    """Every scorer; trainings and losses take turns. Negatives of other scorers: the ways of a batch."""
     found = []
     for place, scorer in enumerate(SCORERS):
-        found.append((scorer, "one_vs_all", LOSSES[place % 2]))
-        found.append((scorer, "k_vs_all", LOSSES[(place + 1) % 2]))
-        found.append((scorer, "negatives", LOSSES[place % 4]))
-    return found
+        training = ("negatives", "one_vs_all", "k_vs_all")[place % 3]
+        found.append((scorer, training, LOSSES[place % (4 if training == "negatives" else 2)]))
+    more = ("conve", "negatives", "self_adversarial"), ("rotate", "k_vs_all", "bce"), ("tucker", "negatives", "bce")
+    return [*found, *more]
 
 
 @pytest.mark.parametrize(("scorer", "training", "loss"), cases())

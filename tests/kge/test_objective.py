@@ -104,8 +104,7 @@ def test_true_answers_among_the_candidates_count_for_nothing(filtered: bool, sha
 
 
 # ------------------------------------------------------------------------------------------------------ against them all
-@pytest.mark.parametrize("scorer", ["complex", "transe", "conve"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(("scorer", "smoothing"), [("complex", 0.0), ("complex", 0.3), ("transe", 0.3), ("conve", 0.0)])
 def test_block_by_block_is_the_whole(scorer: str, smoothing: float) -> None:
     """21 entities in blocks of 8: the last is not full."""
     found = []

@@ -25,15 +25,15 @@ def text_of(literals: int = 2) -> Features:
 CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
     "product, both sides": (
         made("scorer=complex", *BOTH, "penalty={name: n3, entity: 0.01, relation: 0.01}", "relation_prediction=0.3"),
-        [("picked", False), ("scanned", False), ("scanned", True), ("gathered", False), ("gathered", True)],
+        [("picked", False), ("scanned", False), ("scanned", True), ("gathered", True)],
     ),
     "distance, reciprocal": (
         made("scorer=transe", "margin=3", *NEGATIVES, SMALL, "loss.name=self_adversarial"),
-        [("picked", False), ("scanned", True), ("gathered", True)],
+        [("picked", False), ("scanned", True)],
     ),
     "no query, both sides": (
         made("scorer=rotate", "margin=3", *BOTH, "loss.name=margin", "dropout.entity=0.3"),
-        [("scanned", False), ("scanned", True), ("gathered", False), ("gathered", True)],
+        [("scanned", False), ("scanned", True), ("gathered", False)],
     ),
     "chunks": (
         made("scorer=distmult", *BOTH, "negatives={number: 6, shared: 4}"),
