@@ -64,6 +64,7 @@ def test_every_way_gives_the_same(case: str) -> None:
         for ours, theirs in zip(told, losses, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4), (against, rows)
         assert_close(other, state, rtol=1e-3, atol=1e-4)
+    assert losses[1]["loss"] < losses[0]["loss"]
 
 
 def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
