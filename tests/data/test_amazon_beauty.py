@@ -13,7 +13,8 @@ import pytest
 from fusionjax.config import schema
 from fusionjax.data.prepare import prepare
 from fusionjax.data.sources import amazon_beauty
-from fusionjax.data.sources.amazon_beauty import AmazonBeautyBuilder, needed_files, parse, pinned, verify
+from fusionjax.data.sources.amazon_beauty import FILES, AmazonBeautyBuilder, needed_files, parse
+from fusionjax.data.sources.pinned import verify
 from fusionjax.errors import UserError
 
 RELATIONS = ("also_bought", "also_viewed", "bought_together")
@@ -106,9 +107,9 @@ def test_files_that_do_not_fit_are_named(changes: dict[str, str], message: str, 
 
 # -------------------------------------------------------------------------------------------------------- checksums
 def test_every_needed_file_is_pinned() -> None:
-    files = pinned()
-    assert set(files) == set(needed_files(RELATIONS))
-    for name, (url, size, sha256) in files.items():
+    assert set(FILES) == set(needed_files(RELATIONS))
+    for name, pin in FILES.items():
+        url, size, sha256 = pin.url, pin.size, pin.sha256
         assert url.startswith("https://raw.githubusercontent.com/") and size > 0 and len(sha256) == 64
         commit = url.split("/")[5]
         assert len(commit) == 40, f"{name} is pinned to a commit"
@@ -154,9 +155,8 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path: Path) -> None:
 )
 def test_counts_of_the_real_files(tmp_path: Path) -> None:
     folder = Path(os.environ["FUSIONJAX_SHARED_DATA"]) / "amazon_beauty"
-    files = pinned()
     for name in needed_files(RELATIONS):
-        verify(folder / name, *files[name][1:])
+        FILES[name].check(folder / name)
     shop = parse({name: folder / name for name in needed_files(RELATIONS)}, RELATIONS)
     assert shop.products is not None and shop.triples is not None and shop.events is not None
     triples = shop.triples
@@ -178,4 +178,4 @@ def test_counts_of_the_real_files(tmp_path: Path) -> None:
     data[100] ^= 1
     copy.write_bytes(data)
     with pytest.raises(UserError, match="SHA-256"):
-        verify(copy, *files[copy.name][1:])
+        FILES[copy.name].check(copy)

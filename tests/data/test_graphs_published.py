@@ -16,8 +16,8 @@ from fusionjax.data.graph import build_graph
 from fusionjax.data.knowledge_graph import knowledge_graph
 from fusionjax.data.prepare import describe, prepare
 from fusionjax.data.shop import TEST, VALID, Shop
-from fusionjax.data.sources import SOURCES, builder_class
-from fusionjax.data.sources.graphs import codex, pinned, words
+from fusionjax.data.sources import SOURCES, builder_class, pinned
+from fusionjax.data.sources.graphs import codex, words
 from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 from fusionjax.errors import UserError
 

@@ -15,8 +15,8 @@ from fusionjax.data.clean import clean
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import UNASSIGNED, Shop
 from fusionjax.data.sources import home_depot
-from fusionjax.data.sources.amazon_beauty import verify
-from fusionjax.data.sources.home_depot import CHARACTERS, FILE, MEMBER, HomeDepotBuilder, parse, pinned
+from fusionjax.data.sources.home_depot import CHARACTERS, FILE, FILES, MEMBER, HomeDepotBuilder, parse
+from fusionjax.data.sources.pinned import Pin
 from fusionjax.data.split import assign_splits
 from fusionjax.errors import UserError
 
@@ -121,7 +121,7 @@ def test_broken_zips_are_named(tmp_path: Path) -> None:
 
 # -------------------------------------------------------------------------------------------------------- checksums
 def test_the_file_is_pinned() -> None:
-    url, size, sha256 = pinned()
+    url, size, sha256 = FILES[FILE].url, FILES[FILE].size, FILES[FILE].sha256
     assert url.startswith("https://raw.githubusercontent.com/") and url.endswith(f"/{FILE}")
     assert len(url.split("/")[5]) == 40 and size > 0 and len(sha256) == 64
     infos: Any = HomeDepotBuilder.url_infos
@@ -136,7 +136,7 @@ def test_a_folder_with_another_file_is_refused(tmp_path: Path, monkeypatch: pyte
     path = write(tmp_path)
     with pytest.raises(UserError, match=r"train\.csv\.zip: \d+ bytes, expected 2,634,716"):
         prepare(config, log=lambda line: None)
-    monkeypatch.setattr(home_depot, "pinned", lambda: ("https://host/file", path.stat().st_size, "0" * 64))
+    monkeypatch.setitem(FILES, FILE, Pin("https://host/file", path.stat().st_size, "0" * 64))
     with pytest.raises(UserError, match=r"train\.csv\.zip: SHA-256 \w{64}, expected 0000"):
         prepare(config, log=lambda line: None)
     with pytest.raises(UserError, match=r"data\.source_dir: no folder"):
@@ -168,7 +168,7 @@ def test_prepared_from_a_folder_and_split_by_query(tmp_path: Path, monkeypatch: 
     rows = b"".join(b'%d,%d,"title %d","query %d",2.5\n' % (row, row % 70, row % 70, row % 40) for row in range(200))
     path = write(tmp_path, HEADER + rows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(home_depot, "pinned", lambda: ("https://host/file", path.stat().st_size, digest))
+    monkeypatch.setitem(FILES, FILE, Pin("https://host/file", path.stat().st_size, digest))
     split = schema.Split(valid_share=0.2, test_share=0.3)
     config = schema.Data(name="home_depot", source_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), split=split)
     built = prepare(config, log=lambda line: None)
@@ -185,8 +185,7 @@ def test_prepared_from_a_folder_and_split_by_query(tmp_path: Path, monkeypatch: 
 @pytest.mark.skipif("FUSIONJAX_SHARED_DATA" not in os.environ, reason="set FUSIONJAX_SHARED_DATA to a folder with home_depot/")
 def test_counts_of_the_real_file(tmp_path: Path) -> None:
     path = Path(os.environ["FUSIONJAX_SHARED_DATA"]) / "home_depot" / FILE
-    _, size, sha256 = pinned()
-    verify(path, size, sha256)
+    FILES[FILE].check(path)
     shop = parse(path)
     assert shop.products is not None and shop.queries is not None and shop.judgments is not None
     judgments = shop.judgments
@@ -213,4 +212,4 @@ def test_counts_of_the_real_file(tmp_path: Path) -> None:
     data[100] ^= 1
     copy.write_bytes(data)
     with pytest.raises(UserError, match="SHA-256"):
-        verify(copy, size, sha256)
+        FILES[FILE].check(copy)

@@ -13,28 +13,23 @@ triples (the categories of a product are not reliably a path); each position of 
 2, … . Splits are left open: `data.split` decides. There are no queries, prices or descriptions.
 """
 
-import contextlib
 import csv
 import gzip
-import hashlib
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import requests
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import downloader
 
 from fusionjax.config import schema
 from fusionjax.data.shop import UNASSIGNED, Events, Products, Shop, Triples, Users, text_column
+from fusionjax.data.sources import pinned
 from fusionjax.data.tables import ShopBuilder
 from fusionjax.errors import UserError
 
-CHECKSUMS = Path(__file__).with_name("amazon_beauty_checksums.tsv")
-"""TFDS's format: address, size in bytes, SHA-256, file name."""
+FILES = pinned.pins("amazon_beauty")
 
 BASE_FILES = (
     "sequential_data.txt",
@@ -59,80 +54,23 @@ def needed_files(relations: Iterable[str]) -> tuple[str, ...]:
     return (*BASE_FILES, *(["related_product.txt.gz"] if relations else []), *map(relation_file, relations))
 
 
-def pinned() -> dict[str, tuple[str, int, str]]:
-    """File name → (address, size in bytes, SHA-256)."""
-    found: dict[str, tuple[str, int, str]] = {}
-    for line in CHECKSUMS.read_text(encoding="utf-8").splitlines():
-        url, size, sha256, name = line.split("\t")
-        found[name] = (url, int(size), sha256)
-    return found
-
-
-def verify(path: Path, size: int, sha256: str) -> None:
-    """Raises `UserError` naming the file and what was expected, unless it is there with this size and SHA-256."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (expected {size:,} bytes, SHA-256 {sha256})")
-    if path.stat().st_size != size:
-        raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {size:,} (SHA-256 {sha256})")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise UserError(f"{path}: SHA-256 {found}, expected {sha256}")
-
-
 class AmazonBeautyBuilder(ShopBuilder):
     name = "amazon_beauty"
     SUMMARY = "Amazon Beauty 5-core: 22,363 users' purchases of 12,101 products with titles, brands and a product graph."
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
-    url_infos = tfds.download.checksums.load_url_infos(CHECKSUMS)  # pyright: ignore
+    url_infos = pinned.url_infos("amazon_beauty")
 
     @classmethod
     def key(cls, config: schema.Data) -> dict[str, Any]:
         relations = config.amazon_beauty.relations
-        files = pinned()
-        return {"relations": list(relations), "files": {name: files[name][2] for name in needed_files(relations)}}
+        return {"relations": list(relations), "files": {name: FILES[name].sha256 for name in needed_files(relations)}}
 
     def read(self, dl_manager: tfds.download.DownloadManager) -> Shop:
         relations = self.source.amazon_beauty.relations
-        files = {name: pinned()[name] for name in needed_files(relations)}
-        if self.source.source_dir is None:
-            paths = _download(dl_manager, {name: url for name, (url, _, _) in files.items()})
-        else:
-            folder = Path(self.source.source_dir).expanduser()
-            if not folder.is_dir():
-                raise UserError(f"data.source_dir: no folder {folder}")
-            paths = {name: folder / name for name in files}
-        for name, (_, size, sha256) in files.items():
-            verify(paths[name], size, sha256)
+        files = {name: FILES[name] for name in needed_files(relations)}
+        paths = pinned.locate(self.name, files, self.source, dl_manager)
         return parse(paths, relations)
-
-
-def _download(dl_manager: tfds.download.DownloadManager, urls: dict[str, str]) -> dict[str, Path]:
-    try:
-        with _few_retries():
-            found: Any = dl_manager.download(urls)
-    except Exception as error:  # requests, urllib3, TFDS and promise each raise their own
-        reason = "no connection"
-        if not isinstance(error, requests.exceptions.ConnectionError):
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        hosts = sorted({url.split("/")[2] for url in urls.values()})
-        raise UserError(
-            f"amazon_beauty: cannot download from {', '.join(hosts)} ({reason}); without a network, put the files "
-            f"{', '.join(urls)} into a folder and pass data.source_dir=FOLDER"
-        ) from error
-    return {name: Path(path) for name, path in found.items()}
-
-
-@contextlib.contextmanager
-def _few_retries() -> Iterator[None]:
-    """Without a network TFDS would try for minutes, warning each time, before saying so."""
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # for good: its threads outlive this call
-    retries = downloader.MAX_RETRIES
-    downloader.MAX_RETRIES = 2
-    try:
-        yield
-    finally:
-        downloader.MAX_RETRIES = retries
 
 
 # -------------------------------------------------------------------------------------------------------------- parse

@@ -33,17 +33,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import requests
 import tensorflow_datasets as tfds
 
 from fusionjax.config import schema
 from fusionjax.data.shop import UNASSIGNED, Judgments, Products, Queries, Shop, text_column
-from fusionjax.data.sources.amazon_beauty import _few_retries, verify
+from fusionjax.data.sources import pinned
 from fusionjax.data.tables import ShopBuilder
 from fusionjax.errors import UserError
 
-CHECKSUMS = Path(__file__).with_name("home_depot_checksums.tsv")
-"""TFDS's format: address, size in bytes, SHA-256, file name."""
+FILES = pinned.pins("home_depot")
 
 FILE = "train.csv.zip"
 MEMBER = "train.csv"
@@ -68,49 +66,19 @@ CHARACTERS = {
 _RUNS = re.compile(b"|".join(map(re.escape, CHARACTERS)))
 
 
-def pinned() -> tuple[str, int, str]:
-    """Address, size in bytes and SHA-256 of the file."""
-    url, size, sha256, _ = CHECKSUMS.read_text(encoding="utf-8").strip().split("\t")
-    return url, int(size), sha256
-
-
 class HomeDepotBuilder(ShopBuilder):
     name = "home_depot"
     SUMMARY = "Home Depot product search: 74,067 human judgments of 54,667 products' titles on 11,795 queries."
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
-    url_infos = tfds.download.checksums.load_url_infos(CHECKSUMS)  # pyright: ignore
+    url_infos = pinned.url_infos("home_depot")
 
     @classmethod
     def key(cls, config: schema.Data) -> dict[str, Any]:
-        return {"files": {FILE: pinned()[2]}}
+        return {"files": {FILE: FILES[FILE].sha256}}
 
     def read(self, dl_manager: tfds.download.DownloadManager) -> Shop:
-        url, size, sha256 = pinned()
-        if self.source.source_dir is None:
-            path = _download(dl_manager, url)
-        else:
-            folder = Path(self.source.source_dir).expanduser()
-            if not folder.is_dir():
-                raise UserError(f"data.source_dir: no folder {folder}")
-            path = folder / FILE
-        verify(path, size, sha256)
-        return parse(path)
-
-
-def _download(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
-    try:
-        with _few_retries():
-            found: Any = dl_manager.download(url)
-    except Exception as error:  # requests, urllib3, TFDS and promise each raise their own
-        reason = "no connection"
-        if not isinstance(error, requests.exceptions.ConnectionError):
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UserError(
-            f"home_depot: cannot download from {url.split('/')[2]} ({reason}); without a network, put the file {FILE} into a "
-            "folder and pass data.source_dir=FOLDER"
-        ) from error
-    return Path(found)
+        return parse(pinned.locate(self.name, FILES, self.source, dl_manager)[FILE])
 
 
 # -------------------------------------------------------------------------------------------------------------- parse

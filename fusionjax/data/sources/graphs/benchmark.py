@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from fusionjax.config import schema
 from fusionjax.data.shop import SPLITS, TEST, TRAIN, VALID, Shop, Triples
-from fusionjax.data.sources.graphs import pinned
+from fusionjax.data.sources import pinned
 from fusionjax.data.sources.graphs.join import join
 from fusionjax.data.sources.graphs.read import TriplesFile, Vocabulary, read_members
 from fusionjax.data.tables import ShopBuilder

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from fusionjax.data.shop import TEST, VALID, Shop
-from fusionjax.data.sources.graphs import pinned, words
+from fusionjax.data.sources import pinned
+from fusionjax.data.sources.graphs import words
 from fusionjax.data.sources.graphs.benchmark import MEMBERS, BenchmarkBuilder, Counts
 from fusionjax.data.sources.graphs.join import negatives
 from fusionjax.data.sources.graphs.read import Vocabulary, read_triples

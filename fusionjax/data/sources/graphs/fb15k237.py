@@ -15,7 +15,8 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from fusionjax.data.shop import Shop
-from fusionjax.data.sources.graphs import pinned, words
+from fusionjax.data.sources import pinned
+from fusionjax.data.sources.graphs import words
 from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 
 

@@ -24,8 +24,8 @@ from fusionjax.config import schema
 from fusionjax.data.shop import TEST, TRAIN, VALID, Entities, Literals, Relations, Shop, text_column
 from fusionjax.data.sources.graphs import words
 from fusionjax.data.sources.graphs.join import join, negatives
-from fusionjax.data.sources.graphs.pinned import source_dir
 from fusionjax.data.sources.graphs.read import Vocabulary, read_triples
+from fusionjax.data.sources.pinned import source_dir
 from fusionjax.data.tables import ShopBuilder
 from fusionjax.errors import UserError
 

@@ -22,9 +22,9 @@ from fusionjax.config import schema
 from fusionjax.data.shop import TEST, TRAIN, VALID, Shop
 from fusionjax.data.sources.graphs import words
 from fusionjax.data.sources.graphs.join import join
-from fusionjax.data.sources.graphs.pinned import source_dir
 from fusionjax.data.sources.graphs.read import Vocabulary, read_triples
 from fusionjax.data.sources.graphs.triples import checksums
+from fusionjax.data.sources.pinned import source_dir
 from fusionjax.data.tables import ShopBuilder
 from fusionjax.errors import UserError
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from fusionjax.data.shop import Shop
-from fusionjax.data.sources.graphs import pinned
+from fusionjax.data.sources import pinned
 from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
 
 ARCHIVE = "YAGO3-10.tar.gz"

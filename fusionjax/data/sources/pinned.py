@@ -5,17 +5,19 @@ could not be learnt (the file was never in reach), its git object id stands in: 
 commit. TFDS downloads only what has a SHA-256, so such a file must be brought in `data.source_dir`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from fusionjax.config import schema
-from fusionjax.data.sources.amazon_beauty import _few_retries, verify
 from fusionjax.errors import UserError
 
 
@@ -42,6 +44,17 @@ class Pin:
         found = git_object_id(path.read_bytes())
         if found != self.git_id:
             raise UserError(f"{path}: git object id {found}, expected {self.git_id} ({self.url})")
+
+
+def verify(path: Path, size: int, sha256: str) -> None:
+    """Raises `UserError` naming the file and what was expected, unless it is there with this size and SHA-256."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (expected {size:,} bytes, SHA-256 {sha256})")
+    if path.stat().st_size != size:
+        raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {size:,} (SHA-256 {sha256})")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise UserError(f"{path}: SHA-256 {found}, expected {sha256}")
 
 
 def git_object_id(data: bytes) -> str:
@@ -113,3 +126,15 @@ def _download(data_set: str, urls: dict[str, str], dl_manager: tfds.download.Dow
             f"{', '.join(urls)} into a folder and pass data.source_dir=FOLDER"
         ) from error
     return {name: Path(path) for name, path in found.items()}
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Without a network TFDS would try for minutes, warning each time, before saying so."""
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # for good: its threads outlive this call
+    retries = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = 2
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = retries
