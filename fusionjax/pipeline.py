@@ -37,7 +37,7 @@ from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
 from fusionjax.training import trackers
-from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, train
+from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, prefixed, train
 from fusionjax.training.together import can_run_together, train_together
 from fusionjax.training.trackers import Trackers
 
@@ -229,7 +229,7 @@ def run_together(
         share = (time.monotonic() - started) / len(todo)
         for (one, home, record), own, outcome, tracker in zip(todo, inputs, trained, tracked, strict=True):
             if isinstance(outcome, Trained):
-                tell = _prefixed(say, one.seed)
+                tell = prefixed(say, one.seed)
                 _finish(home, one, prepared, own, outcome, record, share, tell, tracker)
             else:
                 tracker.close("failed")
@@ -246,10 +246,6 @@ def cannot_run_together(config: schema.Run) -> str | None:
     if config.data.controls != schema.Controls():
         return "data.controls: the seeds' graphs differ"
     return None
-
-
-def _prefixed(say: Say, seed: int) -> Say:
-    return lambda line: say(f"seed {seed}: {line}")
 
 
 def _finish(

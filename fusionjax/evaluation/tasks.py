@@ -160,7 +160,7 @@ def evaluate_model(
                 batch_size=settings.batch_size,
                 block=settings.block,
             )
-            results[task] = _numbered(found, cases.user)
+            results[task] = numbered(found, cases.user)
     return results
 
 
@@ -177,7 +177,7 @@ def evaluate_baselines(inputs: Inputs, config: schema.Run, most: int = 0) -> dic
             n_entities = len(inputs.graph.entities)
             train = inputs.graph.triples(TRAIN)
             found = baselines.link_prediction_baselines(train, triples[rows], known, n_entities, **size)
-            results[task] = {name: _numbered(result, rows) for name, result in found.items()}
+            results[task] = {name: numbered(result, rows) for name, result in found.items()}
             continue
         texts = texts_read(inputs, config)
         counts = inputs.train_counts if inputs.sequences is not None else None
@@ -199,11 +199,11 @@ def evaluate_baselines(inputs: Inputs, config: schema.Run, most: int = 0) -> dic
                 exclude_seen=settings.exclude_seen,
                 **size,
             )
-            results[task] = {name: _numbered(result, test.user) for name, result in found.items()}
+            results[task] = {name: numbered(result, test.user) for name, result in found.items()}
     return results
 
 
-def _numbered(result: Result, numbers: np.ndarray) -> Result:
+def numbered(result: Result, numbers: np.ndarray) -> Result:
     """The result with its examples, so far positions in a list of cases, named by their row numbers."""
     assert result.examples is not None
     examples = dataclasses.replace(result.examples, example=numbers[result.examples.example])
@@ -248,7 +248,7 @@ def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split
         batch_size=batch,
         block=block,
     )
-    return _numbered(found, rows)
+    return numbered(found, rows)
 
 
 @functools.lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ from fusionjax.evaluation.classification import Labelled, classification_baselin
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.sampled import estimates_of
-from fusionjax.evaluation.tasks import sample
+from fusionjax.evaluation.tasks import numbered, sample
 from fusionjax.kge.evaluate import Ranking, score_triples
 from fusionjax.kge.inputs import GraphInputs
 from fusionjax.kge.model import GraphModel, Params, graph_model
@@ -147,9 +147,3 @@ def measure_baselines(inputs: GraphInputs, config: schema.Run) -> dict[str, dict
         classified = classification_baselines(train, *pairs)
         found[CLASSIFICATION] = {name: Result(one.metrics(), {}) for name, one in classified.items()}
     return found
-
-
-def numbered(result: Result, numbers: np.ndarray) -> Result:
-    """The result with its examples named by their row numbers."""
-    assert result.examples is not None
-    return dataclasses.replace(result, examples=dataclasses.replace(result.examples, example=numbers[result.examples.example]))

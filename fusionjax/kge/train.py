@@ -31,7 +31,7 @@ from fusionjax.runs import RunFolder
 from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar, MetricsLog
-from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation, Say, Trained, sigterm
+from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation, Say, Trained, prefixed, sigterm
 from fusionjax.training.state import TrainState
 from fusionjax.training.trackers import Trackers
 
@@ -139,7 +139,7 @@ def train_graphs(
         for place, (config, home) in enumerate(zip(configs, homes, strict=True)):
             checkpoints = Checkpoints(home.checkpoints)
             stack.callback(checkpoints.close)
-            tell = say if len(configs) == 1 else _prefixed(say, config.seed)
+            tell = say if len(configs) == 1 else prefixed(say, config.seed)
             tracked = trackers[place] if trackers else None
             members.append(Member(config, home, checkpoints, Memory(config.kge.optimiser.learning_rate), tracked, tell))
         loop = _Loop(members, model, kge, way, graph, features, ranking, say, on_validation, stop)
@@ -149,10 +149,6 @@ def train_graphs(
         member.failure or Trained(member.memory.ended or loop.total, member.memory.best_step, member.memory.stopped, parameters)
         for member in members
     ]
-
-
-def _prefixed(say: Say, seed: int) -> Say:
-    return lambda line: say(f"seed {seed}: {line}")
 
 
 @dataclasses.dataclass(frozen=True)

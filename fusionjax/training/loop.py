@@ -283,6 +283,11 @@ def _finite(row: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if np.isfinite(value)}
 
 
+def prefixed(say: Say, seed: int) -> Say:
+    """Says lines of one of several seeds."""
+    return lambda line: say(f"seed {seed}: {line}")
+
+
 @contextmanager
 def sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, while the block runs (in the main thread; elsewhere it never comes)."""

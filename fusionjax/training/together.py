@@ -41,6 +41,7 @@ from fusionjax.training.loop import (
     build_model,
     creator,
     plan,
+    prefixed,
     sigterm,
 )
 from fusionjax.training.optimiser import build_optimiser
@@ -106,7 +107,7 @@ def train_together(
             tracked = trackers[len(members)] if trackers else None
             checkpoints = Checkpoints(run.checkpoints)
             stack.callback(checkpoints.close)
-            tell = _prefixed(say, config.seed)
+            tell = prefixed(say, config.seed)
             memory, state = Memory(), create(config.seed)
             restored = checkpoints.restore(state)
             if restored is not None:
@@ -118,10 +119,6 @@ def train_together(
         parameters = sum(leaf.size for leaf in jax.tree.leaves(members[0].state.params)) if members else 0
         together.run(members, stop)
     return [member.failure or member.trained(parameters) for member in members]
-
-
-def _prefixed(say: Say, seed: int) -> Say:
-    return lambda line: say(f"seed {seed}: {line}")
 
 
 @dataclasses.dataclass
