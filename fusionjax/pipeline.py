@@ -167,6 +167,33 @@ def validate_only(
     return Validated(best["selected"], best["step"], trained.steps, {row["step"]: row["selected"] for row in rows})
 
 
+def validate_settings(
+    configs: Sequence[schema.Run], folders: Sequence[Path], name: str, say: Say = print
+) -> list[float | None]:
+    """Trains runs of graph embedding that differ in numbers alone, in one program; tests none of them.
+
+    Returns:
+      The best validation value of each; None where training diverged.
+
+    Raises:
+      UserError: as `run`; the runs differ in more than `kge.train.check_together` allows.
+      Interrupted: from training.
+    """
+    homes = [runs.open_run(one, folder, name) for one, folder in zip(configs, folders, strict=True)]
+    prepared = prepare(configs[0].data, log=say)
+    records = [_start(home, one, prepared) for one, home in zip(configs, homes, strict=True)]
+    inputs = _inputs(prepared, configs[0], homes[0], say)
+    assert isinstance(inputs, GraphInputs)
+    with contextlib.ExitStack() as stack:
+        given = zip(configs, homes, records, strict=True)
+        tracked = [stack.enter_context(Trackers(home, one, record, say)) for one, home, record in given]
+        trained = graph_run.train(configs, inputs, homes, say, tracked)
+    return [
+        next(row["selected"] for row in reversed(_validations(home)) if row["best"]) if isinstance(outcome, Trained) else None
+        for home, outcome in zip(homes, trained, strict=True)
+    ]
+
+
 def _validations(home: RunFolder) -> list[dict[str, Any]]:
     return [row for row in home.metrics() if row["kind"] == "valid"]
 
@@ -229,7 +256,7 @@ def run_together(
         share = (time.monotonic() - started) / len(todo)
         for (one, home, record), own, outcome, tracker in zip(todo, inputs, trained, tracked, strict=True):
             if isinstance(outcome, Trained):
-                tell = prefixed(say, one.seed)
+                tell = prefixed(say, f"seed {one.seed}")
                 _finish(home, one, prepared, own, outcome, record, share, tell, tracker)
             else:
                 tracker.close("failed")
@@ -289,6 +316,8 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     config = home.config()
     if config.seeds:
         raise UserError(f"{folder}: a run of several seeds; measure one of them, such as {folder / f'seed-{config.seeds[0]}'}")
+    if config.kge.settings:
+        raise UserError(f"{folder}: a run of several settings; measure the chosen one, {folder / 'setting-N'}")
     prepared = prepare(config.data, log=say)
     record = _start(home, config, prepared)
     inputs = _inputs(prepared, config, home, say)

@@ -49,7 +49,7 @@ ROOMS["kge"] = {
 }
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
-ROOMS["seeds"] = {*ROOMS}
+ROOMS["seeds"] = ROOMS["settings"] = {*ROOMS}
 ROOMS["studies"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS, "studies"}
 ROOMS["__main__"] = {"cli"}

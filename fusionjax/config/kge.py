@@ -12,6 +12,20 @@ from fusionjax.config.section import Positive, Rate, Section, Share
 
 ScorerName = Literal["transe", "distmult", "complex", "simple", "rotate", "rescal", "tucker", "conve", "quate", "pairre"]
 NonNegative = Annotated[float, Field(ge=0.0)]
+SettingName = Literal[
+    "optimiser.learning_rate",
+    "loss.margin",
+    "loss.temperature",
+    "loss.label_smoothing",
+    "relation_prediction",
+    "penalty.entity",
+    "penalty.relation",
+    "dropout.entity",
+    "dropout.relation",
+    "text.align",
+    "text.temperature",
+]
+"""Numbers that a compiled program takes as arguments, so that runs that differ in them alone can share one."""
 
 
 class Init(Section):
@@ -163,6 +177,10 @@ class Kge(Section):
     test."""
     sample: Annotated[int, Field(ge=0)] = 0
     """Entities of the sub-graph that is kept (`data.graph_samples.subsample`) where the graph is too large; 0: all."""
+
+    settings: tuple[dict[SettingName, NonNegative], ...] = ()
+    """Trained side by side in one program, each with these numbers instead (`{optimiser.learning_rate: 0.2}`); the one with the
+    best validation MRR goes on to test. For small graphs, which leave a device room."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Kge":

@@ -38,22 +38,6 @@ def hyper_of(config: Kge) -> dict[str, float]:
     }
 
 
-HYPER_KEYS = (
-    "loss.margin",
-    "loss.temperature",
-    "loss.label_smoothing",
-    "relation_prediction",
-    "penalty.entity",
-    "penalty.relation",
-    "dropout.entity",
-    "dropout.relation",
-    "text.align",
-    "text.temperature",
-    "optimiser.learning_rate",
-)
-"""Keys of `kge` in which runs of one program may differ, as long as none switches something on or off."""
-
-
 class Questions(NamedTuple):
     """What a batch asks: (anchor, relation, ?) or (?, relation, anchor)."""
 

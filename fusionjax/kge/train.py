@@ -10,7 +10,7 @@ import dataclasses
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fusionjax.config import schema
-from fusionjax.config.kge import Kge
+from fusionjax.config.kge import Kge, SettingName
 from fusionjax.errors import UserError
 from fusionjax.evaluation.ranking import NaNScore
 from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
 from fusionjax.kge.evaluate import Ranking
 from fusionjax.kge.graph import train_graph
 from fusionjax.kge.model import Features, GraphModel, graph_model
-from fusionjax.kge.objective import HYPER_KEYS, hyper_of
+from fusionjax.kge.objective import hyper_of
 from fusionjax.kge.ways import Way, way_of
 from fusionjax.runs import RunFolder
 from fusionjax.training import parallel
@@ -79,7 +79,8 @@ def check_together(configs: Sequence[schema.Run]) -> None:
     for config in configs[1:]:
         plain = _without_hyper(config.model_copy(update={"seed": first.seed}))
         if plain != _without_hyper(first):
-            raise UserError(f"runs trained in one program may differ in seed and kge.{{{', '.join(HYPER_KEYS)}}} only")
+            known = ", ".join(get_args(SettingName))
+            raise UserError(f"runs trained in one program may differ in seed and, of kge, in {known} only")
         for name, value in hyper_of(first.kge).items():
             if (value == 0) != (hyper_of(config.kge)[name] == 0):
                 raise UserError(f"runs trained in one program: {name} is 0 in one and not in the other")
@@ -87,7 +88,7 @@ def check_together(configs: Sequence[schema.Run]) -> None:
 
 def _without_hyper(config: schema.Run) -> dict[str, Any]:
     values = config.model_dump(mode="json", exclude={"track"})
-    for key in HYPER_KEYS:
+    for key in get_args(SettingName):
         *parts, last = key.split(".")
         here = values["kge"]
         for part in parts:
@@ -139,7 +140,8 @@ def train_graphs(
         for place, (config, home) in enumerate(zip(configs, homes, strict=True)):
             checkpoints = Checkpoints(home.checkpoints)
             stack.callback(checkpoints.close)
-            tell = say if len(configs) == 1 else prefixed(say, config.seed)
+            name = f"seed {config.seed}" if len({one.seed for one in configs}) > 1 else home.path.name
+            tell = say if len(configs) == 1 else prefixed(say, name)
             tracked = trackers[place] if trackers else None
             members.append(Member(config, home, checkpoints, Memory(config.kge.optimiser.learning_rate), tracked, tell))
         loop = _Loop(members, model, kge, way, graph, features, ranking, say, on_validation, stop)

@@ -205,6 +205,19 @@ def print_seeds(results: Mapping[str, Any], console: Console | None = None, spli
         console.print(table)
 
 
+def print_settings(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the settings a run chose from, best on validation first (see `fusionjax.settings`)."""
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=False)
+    table.title = Text("settings, by validation", style="bold")
+    for name in ("setting", "validation MRR"):
+        table.add_column(name, justify="left" if name == "setting" else "right")
+    ordered = sorted(results["settings"], key=lambda row: -(row["validation_mrr"] or 0.0))
+    for row in ordered:
+        shown = ", ".join(f"{key} {value:g}" for key, value in row["setting"].items())
+        table.add_row(Text(shown, style="bold" if row["chosen"] else ""), number(row["validation_mrr"]))
+    (console or Console(highlight=False)).print("", table, sep="\n")
+
+
 # ----------------------------------------------------------------------------------------------------------- description
 def print_effects(effects: list[Effect], console: Console | None = None) -> None:
     """Prints what cleaning did, a line a step."""

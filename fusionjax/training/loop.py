@@ -283,9 +283,9 @@ def _finite(row: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if np.isfinite(value)}
 
 
-def prefixed(say: Say, seed: int) -> Say:
-    """Says lines of one of several seeds."""
-    return lambda line: say(f"seed {seed}: {line}")
+def prefixed(say: Say, name: str) -> Say:
+    """Says lines of one of several runs (`seed 3`)."""
+    return lambda line: say(f"{name}: {line}")
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def train_together(
             tracked = trackers[len(members)] if trackers else None
             checkpoints = Checkpoints(run.checkpoints)
             stack.callback(checkpoints.close)
-            tell = prefixed(say, config.seed)
+            tell = prefixed(say, f"seed {config.seed}")
             memory, state = Memory(), create(config.seed)
             restored = checkpoints.restore(state)
             if restored is not None:

@@ -15,6 +15,7 @@ import pytest
 
 from fusionjax import pipeline
 from fusionjax.config import dump_run, schema
+from fusionjax.config.search import with_params
 from fusionjax.kge.epoch import init_state
 from fusionjax.kge.model import graph_model
 from fusionjax.runs import RunFolder
@@ -176,3 +177,35 @@ def test_a_selection_that_graphs_do_not_have(config: schema.Run, cli: Cli, tmp_p
     file.write_text(dump_run(config), encoding="utf-8")
     found = cli("train", str(file), "--run-dir", str(tmp_path / "run"), "train.select=search/mrr")
     assert found[0] == 2 and "train.select" in found[2].splitlines()[-1]
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+def with_settings(config: schema.Run, *settings: dict[str, float]) -> str:
+    return dump_run(config.model_copy(update={"kge": config.kge.model_copy(update={"settings": settings})}))
+
+
+def test_settings_train_together_and_only_the_best_is_tested(cli: Cli, config: schema.Run, tmp_path: Path) -> None:
+    file, folder = tmp_path / "tiny.yaml", tmp_path / "settings"
+    slow, fast = ({"optimiser.learning_rate": rate} for rate in (0.0001, 0.3))
+    file.write_text(with_settings(config, slow, fast), encoding="utf-8")
+    code, out, err = cli("train", str(file), "--run-dir", str(folder))
+    assert code == 0, err
+    results = RunFolder(folder).results()
+    assert [row["setting"] for row in results["settings"]] == [slow, fast]
+    assert [row["chosen"] for row in results["settings"]] == [False, True]
+    values = [row["validation_mrr"] for row in results["settings"]]
+    assert values[0] < values[1] == results["valid"]["link_prediction"]["mrr"]
+    assert "settings, by validation" in out and out.splitlines()[-1] == str(folder)
+    assert (folder / "setting-1" / "report.html").exists()
+    assert not RunFolder(folder / "setting-0").results_file.exists()  # not chosen, so never tested
+    one_clear_line(cli("evaluate", str(folder)), r"a run of several settings; measure the chosen one, .*/setting-N$")
+    lone = with_params(config, {"kge.optimiser.learning_rate": 0.0001})
+    found = pipeline.validate_only(lone, tmp_path / "lone", "lone", lambda _: None)
+    assert found.value == pytest.approx(values[0], rel=1e-3)
+
+
+def test_settings_that_cannot_share_a_program_are_refused(cli: Cli, config: schema.Run, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(with_settings(config, {"dropout.entity": 0.0}, {"dropout.entity": 0.2}), encoding="utf-8")
+    code, _, err = cli("train", str(file), "--run-dir", str(tmp_path / "run"))
+    assert code == 2 and err.splitlines()[-1].endswith("drop_entity is 0 in one and not in the other")
