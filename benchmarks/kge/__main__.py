@@ -42,11 +42,12 @@ def _turns(
     """The best of the repeats of each side, which take turns, in each environment; printed side by side."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     rate = f"{unit}_per_second"
+    epochs = ("--epochs", "2") if mode == "train" else ()
     for name, environment in ENVIRONMENTS.items():
         rows: dict[str, list[dict[str, Any]]] = {}
         words = [mode, str(file), "--model", model]
         for _ in range(arguments.repeats):
-            rows.setdefault("pykeen", []).append(line(arguments.peer, "peer", *words, "--epochs", "2", environment=environment))
+            rows.setdefault("pykeen", []).append(line(arguments.peer, "peer", *words, *epochs, environment=environment))
             for side, more in ours.items():
                 rows.setdefault(side, []).append(line(sys.executable, "ours", *words, *more, environment=environment))
         best = {side: max(given, key=lambda row: row[rate]) for side, given in rows.items()}
