@@ -36,10 +36,11 @@ class Ranking:
 
         If an answer is unseen, there are also the metrics of seen and unseen answers apart (`mrr/unseen`, …).
         """
-        entities = _vectors(model)(params, features)
-        tails, heads = triple_scores(model)
-        given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
-        return self._apart(self.plan.evaluate(tails, heads, given, entities, block=self.block))
+        with jax.default_matmul_precision("highest"):  # a GPU would multiply with ten bits after the point
+            entities = _vectors(model)(params, features)
+            tails, heads = triple_scores(model)
+            given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
+            return self._apart(self.plan.evaluate(tails, heads, given, entities, block=self.block))
 
     def _apart(self, result: Result) -> Result:
         assert result.examples is not None and result.ranks is not None
@@ -90,10 +91,11 @@ def score_triples(
     model: GraphModel, params: Params, features: Features, triples: np.ndarray, batch_size: int = 4096
 ) -> np.ndarray:
     """float32 [n]: the score of each triple; with reciprocal relations the mean of both directions."""
-    entities = _vectors(model)(params, features)
-    found = [np.zeros(0, np.float32)]
-    for start in range(0, len(triples), batch_size):
-        found.append(np.asarray(_scores(model, params, entities, jnp.asarray(triples[start : start + batch_size]))))
+    with jax.default_matmul_precision("highest"):
+        entities = _vectors(model)(params, features)
+        found = [np.zeros(0, np.float32)]
+        for start in range(0, len(triples), batch_size):
+            found.append(np.asarray(_scores(model, params, entities, jnp.asarray(triples[start : start + batch_size]))))
     return np.concatenate(found)
 
 

@@ -171,8 +171,10 @@ class GraphModel:
         self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"]
     ) -> Float[Array, "q n"]:
         """Scores of each question's own candidates, out of the products of all queries with all entities."""
-        picked = jnp.take_along_axis(query @ entities.T, numbers, axis=1)
-        if self.scorer.compare == "product":
+        distance = self.scorer.compare == "distance"  # whose terms cancel: see `Scorer.compare_all`
+        products = jnp.einsum("qw,ew->qe", query, entities, precision="highest" if distance else None)
+        picked = jnp.take_along_axis(products, numbers, axis=1)
+        if not distance:
             return picked
         squares = (query * query).sum(-1)[:, None] + (entities * entities).sum(-1)[numbers]
         return self.scorer.sizes.margin - root(squares - 2 * picked)
