@@ -2,11 +2,12 @@
 
     python -m benchmarks.kge.accelerator [--scale 1.0] [--out kge_accelerator]
 
-Writes benchmarks/results/OUT.json. The graph is drawn at random with FB15k's counts, on which DGL-KE published its rates: what a
-step costs does not depend on which triples they are. Settings are DGL-KE's: 400 numbers an entity, 200 corruptions, Adagrad;
-shared within chunks of 200 triples as there, or each triple's own. Bytes and operations are those XLA counts of the compiled
-step: what goes into and comes out of each of its kernels. Ceilings are measured in the same process: a copy of an array much
-larger than any cache, and a product of two large matrices (in the precision JAX multiplies with, and in full float32).
+Writes benchmarks/results/OUT.json, anew after each row, so that a run cut short leaves what it found. The graph is drawn at
+random with FB15k's counts, on which DGL-KE published its rates: what a step costs does not depend on which triples they are.
+Settings are DGL-KE's: 400 numbers an entity, 200 corruptions, Adagrad; shared within chunks of 200 triples as there, or each
+triple's own. Bytes and operations are those XLA counts of the compiled step: what goes into and comes out of each of its
+kernels. Ceilings are measured in the same process: a copy of an array much larger than any cache, and a product of two large
+matrices (in the precision JAX multiplies with, and in full float32).
 """
 
 import argparse
@@ -122,7 +123,7 @@ def main() -> None:
     entities, relations, triples = (max(50, int(arguments.scale * count)) for count in FB15K)
     held_out = max(100, int(arguments.scale * 54_535))
     graph = graphs.zipf(entities, relations, triples, held_out=held_out)
-    found: dict[str, Any] = {"device": device, "ceilings": limits._asdict(), "published": PUBLISHED, "training": {}, "all": {}}
+    found: dict[str, Any] = {"device": device, "ceilings": limits._asdict(), "published": PUBLISHED, "training": {}}
     for model in ("transe", "complex", "rotate"):
         for what, corruptions, batch in (
             ("shared", SHARED, 1000),
@@ -135,6 +136,7 @@ def main() -> None:
             given = [f"kge.scorer={model}", "kge.dim=400", f"kge.batch_size={batch}", *corruptions, *DGL_KE]
             row = train(graph, load_run(None, given).kge, limits, arguments.passes)
             found["training"][f"{model}, {what}, batch {batch}"] = row
+            record.write(arguments.out, found)
             print(
                 f"{model:8} {what:6} corruptions, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
                 f"({row['triples_per_second'] / PUBLISHED[model]:.1f}× DGL-KE on a V100), {row['step_ms']:.2f} ms a step, "
@@ -142,7 +144,7 @@ def main() -> None:
                 flush=True,
             )
     given = ["kge.scorer=complex", "kge.dim=2000", "kge.batch_size=1000", "kge.penalty.name=n3", "kge.penalty.entity=0.05"]
-    row = found["all"] = train(graph, load_run(None, given).kge, limits, arguments.passes)
+    row = found["against all"] = train(graph, load_run(None, given).kge, limits, arguments.passes)
     print(
         f"complex, 2,000 numbers, against all entities: {row['triples_per_second']:,.0f} triples/s, {row['step_ms']:.2f} ms a "
         f"step, {row['flops_per_second'] / 1e12:.1f} TFLOP/s ({100 * row['share_of_product']:.0f} % of a product)",
