@@ -1,10 +1,13 @@
 """Ranks and scores of a model against loops over single triples."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking, score_triples
+from fusionjax.kge.evaluate import Ranking, score_triples, triple_scores
+from fusionjax.kge.model import GraphModel
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
 
 ASKED = triples()[::6]
@@ -53,3 +56,27 @@ def test_ranks_and_scores_are_the_loops(how: tuple[str, ...]) -> None:
     found = score_triples(at.model, params, at.features, triples(), batch_size=10)
     assert found.dtype == np.float32 and found == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert len(score_triples(at.model, params, at.features, triples()[:0])) == 0
+
+
+def test_a_gpu_would_rank_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever JAX multiplies with elsewhere: close scores would change places."""
+    at, seen = made("scorer=complex"), []
+
+    def score_all(*_: object, **__: object) -> None:
+        seen.append(jax.config.jax_default_matmul_precision)
+        raise InterruptedError
+
+    monkeypatch.setattr(GraphModel, "score_all", score_all)
+    triple_scores.cache_clear()
+    ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
+    with pytest.raises(InterruptedError):
+        ranking.metrics(at.model, at.state()["params"], at.features)
+    assert seen == ["highest"]
+
+
+@pytest.mark.parametrize(("scorer", "expected"), [("transe", True), ("complex", False)])
+def test_distances_are_picked_in_full_float32(scorer: str, expected: bool) -> None:
+    at = made(f"scorer={scorer}")
+    width = at.model.scorer.entity_width
+    program = jax.make_jaxpr(at.model.pick)(jnp.ones((2, width)), jnp.ones((ENTITIES, width)), jnp.zeros((2, 3), jnp.int32))
+    assert ("HIGHEST" in str(program)) == expected
