@@ -12,8 +12,9 @@ triple, halves on each side), `all` (each triple against all heads and all tails
 relation against all tails, inverse triples too). No constraint and no regularisation unless `--defaults`, which keeps the
 model's own (TransE: entities of unit length after each step; ComplEx: an L2 penalty).
 
-`ranks`: VECTORS.npz holds `MODEL:CASE/entities` and `/relations` of any number of cases, in the layout of our scorers; OUT.npz
-gets `MODEL:CASE/SIDE/TYPE`, a filtered rank for each test triple; SIDE head or tail, TYPE optimistic, realistic or pessimistic.
+`ranks`: VECTORS.npz holds `MODEL:CASE/entities`, `/relations` and `/shared/NAME` of any number of cases, in the layout of our
+scorers; OUT.npz gets `MODEL:CASE/SIDE/TYPE`, a filtered rank for each test triple; SIDE head or tail, TYPE optimistic,
+realistic or pessimistic.
 """
 # pyright: reportMissingImports=false
 
@@ -34,12 +35,14 @@ from pykeen.nn.init import PretrainedInitializer
 from pykeen.nn.modules import (
     ComplExInteraction,
     DistMultInteraction,
+    Interaction,
     PairREInteraction,
     QuatEInteraction,
     RESCALInteraction,
     RotatEInteraction,
     SimplEInteraction,
     TransEInteraction,
+    TuckERInteraction,
 )
 from pykeen.training import LCWATrainingLoop, SLCWATrainingLoop, SymmetricLCWATrainingLoop, TrainingCallback, TrainingLoop
 from pykeen.triples import CoreTriplesFactory
@@ -86,6 +89,37 @@ class _RotatE(RotatEInteraction):
 
     def forward(self, h: Any, r: Any, t: Any) -> torch.Tensor:
         return -(h * r - t).abs().sum(-1)
+
+
+class _ConvE(Interaction):
+    """ConvE with layer normalisation, as `fusionjax/models/scorers/conve.py` says; an entity's last number is its bias."""
+
+    entity_shape, relation_shape = ("e",), ("d",)
+
+    def __init__(self, shared: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.weights = torch.nn.ParameterDict(shared)
+
+    def reset_parameters(self) -> None:
+        """They are given, and stay."""
+
+    def forward(self, h: Any, r: Any, t: Any) -> torch.Tensor:
+        weights, d = self.weights, r.shape[-1]
+        leading = torch.broadcast_shapes(h.shape[:-1], r.shape[:-1])
+        height = next(rows for rows in range(1, d + 1) if d % rows == 0 and rows * rows >= d)
+        parts = [part.expand(*leading, d).reshape(-1, 1, height, d // height) for part in (h[..., :-1], r)]
+        image = _normal(torch.cat(parts, 2)) * weights["image_scale"] + weights["image_offset"]
+        filters = weights["filters"].T.reshape(-1, 1, 3, 3)
+        maps = _normal(torch.conv2d(image, filters), 3)
+        maps = torch.relu(maps * weights["maps_scale"][:, None, None] + weights["maps_offset"][:, None, None])
+        query = _normal(maps.permute(0, 2, 3, 1).reshape(len(maps), -1) @ weights["dense"], 1)
+        query = torch.relu(query * weights["query_scale"] + weights["query_offset"]).reshape(*leading, d)
+        return (query * t[..., :-1]).sum(-1) + t[..., -1]
+
+
+def _normal(x: torch.Tensor, axes: int = 2) -> torch.Tensor:
+    """Mean 0 and variance 1 over the last axes."""
+    return torch.nn.functional.layer_norm(x, x.shape[-axes:])
 
 
 class _Clock(TrainingCallback):
@@ -164,8 +198,11 @@ def evaluate(graph: graphs.Graph, arguments: argparse.Namespace) -> dict[str, An
 def ranks(graph: graphs.Graph, vectors: Path, out: Path) -> None:
     found: dict[str, Any] = {}
     with np.load(vectors) as arrays:
-        for case in sorted({key.rpartition("/")[0] for key in arrays.files}):
-            model = with_vectors(case.partition(":")[0], arrays[f"{case}/entities"], arrays[f"{case}/relations"], graph)
+        for case in sorted({key.partition("/")[0] for key in arrays.files}):
+            entities, relations = arrays[f"{case}/entities"], arrays[f"{case}/relations"]
+            start = f"{case}/shared/"
+            shared = {key.removeprefix(start): torch.tensor(arrays[key]) for key in arrays.files if key.startswith(start)}
+            model = with_vectors(case.partition(":")[0], entities, relations, shared, graph)
             evaluator = RankBasedEvaluator(filtered=True, clear_on_finalize=False)
             _evaluated(evaluator, model, graph, 256)
             for side in SIDES:
@@ -174,7 +211,9 @@ def ranks(graph: graphs.Graph, vectors: Path, out: Path) -> None:
     np.savez_compressed(out, **found)
 
 
-def with_vectors(name: str, entities: np.ndarray, relations: np.ndarray, graph: graphs.Graph) -> Model:
+def with_vectors(
+    name: str, entities: np.ndarray, relations: np.ndarray, shared: dict[str, torch.Tensor], graph: graphs.Graph
+) -> Model:
     """A model of these vectors, which lie as our scorers want them (`fusionjax/models/scorers`).
 
     Twice as many relations as the graph has are the relations, then their inverses, by which heads are asked for.
@@ -198,6 +237,8 @@ def with_vectors(name: str, entities: np.ndarray, relations: np.ndarray, graph: 
             [_table(torch.polar(torch.ones_like(r), r))],
         ),
         "rescal": lambda: (RESCALInteraction(), [_table(e)], [_table(r.reshape(-1, e.shape[1], e.shape[1]))]),
+        "tucker": lambda: (_tucker(shared["core"]), [_table(e)], [_table(r)]),
+        "conve": lambda: (_ConvE(shared), [_table(e)], [_table(r)]),
         "quate": lambda: (
             QuatEInteraction(),
             [_table(torch.stack(e.chunk(4, -1), -1))],
@@ -222,6 +263,15 @@ def with_vectors(name: str, entities: np.ndarray, relations: np.ndarray, graph: 
 def peak_mib() -> float:
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _tucker(core: torch.Tensor) -> TuckERInteraction:
+    """Without batch normalisation; PyKEEN's core has the relation in the middle, ours in front."""
+
+    def start(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.data.copy_(core.transpose(0, 1))
+
+    return TuckERInteraction(core.shape[1], core.shape[0], apply_batch_normalization=False, core_initializer=start)
 
 
 def _table(values: torch.Tensor, **more: Any) -> dict[str, Any]:

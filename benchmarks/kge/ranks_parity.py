@@ -29,21 +29,22 @@ from fusionjax.models.scorers import SCORERS, Init, Sizes, make_scorer
 HERE = Path(__file__).parent
 SIDES = ("tail", "head")
 TYPES = ("optimistic", "realistic", "pessimistic")
-NAMES = ("transe", "distmult", "complex", "simple", "rotate", "rescal", "quate", "pairre")
+NAMES = ("transe", "distmult", "complex", "simple", "rotate", "rescal", "tucker", "conve", "quate", "pairre")
 NEAR = 1e-4
 """Scores that differ by less, relative to the largest of their row, may rank either way in float32."""
-RECIPROCAL = ("transe", "complex")
-"""Scorers that are also tried with inverse relations, by which heads are asked for (the score is the same one)."""
-INEXACT = ("rotate",)
-"""Sums of square roots: no rounding of the vectors makes them exact."""
+RECIPROCAL = {"transe": (False, True), "complex": (False, True), "conve": (True,)}
+"""Scorers that are tried with inverse relations, by which heads are asked for; the others without."""
+INEXACT = ("rotate", "conve")
+"""They take square roots: no rounding of the vectors makes them exact."""
 EXPLAINED = """\
 Filtered ranks of FusionJAX beside those of PyKEEN {version}'s evaluator, optimistic, realistic and pessimistic, of both sides
 of {triples:,} test triples of {graph} ({entities:,} entities); `make parity` makes this table. Vectors as trained: each adds
 float32 numbers in its own order, so entities of all but equal scores may change places; "unexplained" are ranks beyond what
 float64 scores allow within {near:g} of the row's largest. Rounded: multiples of 1/8, of which every sum is exact, so that all
-ranks must be equal (RotatE sums square roots, and never is). Copies: every fourth entity has the vector of another. Tied:
-optimistic and pessimistic rank differ. SimplE and RotatE are scored by their papers' formulas inside PyKEEN's evaluator, for
-its own are others (peer.py says how). The command fails if a rank differs that must not.
+ranks must be equal (RotatE and ConvE take square roots, and never are). Copies: every fourth entity has the vector of another.
+Tied: optimistic and pessimistic rank differ. SimplE and RotatE are scored by their papers' formulas inside PyKEEN's evaluator,
+ConvE with layer normalisation as ours, for PyKEEN's own are others (peer.py says how). The command fails if a rank differs that
+must not.
 """
 
 
@@ -51,7 +52,8 @@ class Case(NamedTuple):
     """Vectors of one scorer."""
 
     model: GraphModel
-    given: dict[str, Any]
+    given: dict[str, np.ndarray]
+    """`entities`, `relations`, and `shared/NAME` of what belongs to no entity and no relation."""
     exact: bool
 
 
@@ -63,7 +65,7 @@ def trained(model: GraphModel, graph: graphs.Graph, steps: int, seed: int = 0) -
 
     def loss(params: Any, rows: jax.Array) -> jax.Array:
         head, relation, tail = rows.T
-        given = params | {"shared": {}}
+        given = {"shared": {}} | params
         forth = tails(given, head, relation, params["entities"])
         back = heads(given, tail, relation, params["entities"])
         each = optax.softmax_cross_entropy_with_integer_labels
@@ -78,7 +80,15 @@ def trained(model: GraphModel, graph: graphs.Graph, steps: int, seed: int = 0) -
     for _ in range(steps):
         rows = generator.integers(len(graph.train), size=256)
         params, state = step(params, state, jnp.asarray(graph.train[rows], jnp.int32))
-    return {name: np.asarray(params[name]) for name in ("entities", "relations")}
+    tables = {name: np.asarray(params[name]) for name in ("entities", "relations")}
+    return tables | {f"shared/{name}": np.asarray(values) for name, values in params.get("shared", {}).items()}
+
+
+def as_scored(given: dict[str, np.ndarray], dtype: Any) -> dict[str, Any]:
+    """What the functions of `triple_scores` read."""
+    arrays = {name: jnp.asarray(values, dtype) for name, values in given.items()}
+    shared = {name.removeprefix("shared/"): arrays.pop(name) for name in given if name.startswith("shared/")}
+    return {**arrays, "shared": shared}
 
 
 def rounded(name: str, vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -95,7 +105,7 @@ def rounded(name: str, vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         else:
             # Distances want one scale for both tables.
             of = np.concatenate([each.ravel() for each in vectors.values()]) if name == "transe" else values
-            scale = 2.0 ** np.round(np.log2(0.5 / of.std()))
+            scale = 2.0 ** np.round(np.log2(0.5 / max(of.std(), 1e-6)))
             found[part] = (np.clip(np.round(values * scale * 8), -16, 16) / 8).astype(np.float32)
     return found
 
@@ -110,9 +120,9 @@ def copied(vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, Case]:
     """Cases by name, as peer.py knows them: `SCORER:CASE`."""
     found: dict[str, Case] = {}
-    for reciprocal in (False, True)[: 1 + (name in RECIPROCAL)]:
+    for reciprocal in RECIPROCAL.get(name, (False,)):
         n_relations = graph.n_relations * (2 if reciprocal else 1)
-        scorer = make_scorer(name, Sizes(dim=dim))
+        scorer = make_scorer(name, Sizes(dim=dim, relation_dim=4))  # of TuckER: few enough that float32 adds without error
         model = GraphModel(scorer, graph.n_entities, n_relations, reciprocal, Init("normal", 0.3))
         vectors = trained(model, graph, steps)
         small = rounded(name, vectors)
@@ -122,8 +132,8 @@ def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, 
             f"{name}:{kind}trained": Case(model, vectors, exact=False),
             f"{name}:{kind}rounded": Case(model, small, exact),
         }
-        if not reciprocal:
-            found[f"{name}:rounded, copies"] = Case(model, copied(small), exact)
+        if not reciprocal or name == "conve":
+            found[f"{name}:{kind}rounded, copies"] = Case(model, copied(small), exact)
             if name in ("transe", "distmult"):
                 zero = {part: np.zeros_like(values) for part, values in vectors.items()}
                 found[f"{name}:all 0"] = Case(model, zero, exact=True)
@@ -133,7 +143,7 @@ def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, 
 def our_ranks(case: Case, plan: RankingPlan) -> np.ndarray:
     """float64 [n, 2, 3]: triple, side, type."""
     tails, heads = triple_scores(case.model)
-    given = {name: jnp.asarray(values) for name, values in case.given.items()} | {"shared": {}}
+    given = as_scored(case.given, jnp.float32)
     counts = plan.ranks(tails, heads, given, given["entities"])
     return np.stack([getattr(counts, kind) for kind in TYPES], axis=-1)
 
@@ -144,7 +154,7 @@ def allowed(case: Case, triples: np.ndarray, known: KnownTrue) -> tuple[np.ndarr
     head, relation, tail = triples.T
     found = []
     with jax.enable_x64(True):
-        given = {name: jnp.asarray(values, jnp.float64) for name, values in case.given.items()} | {"shared": {}}
+        given = as_scored(case.given, jnp.float64)
         for side, anchor, target, others in (
             (0, head, tail, known.tails(head, relation)),
             (1, tail, head, known.heads(relation, tail)),

@@ -102,7 +102,8 @@ def grouped_times(x: Float[Array, "b d"], number: Int[Array, "b"], matrices: Flo
     begin = end - -(-count // _GROUP)
     order = jnp.argsort(number)
     rank = jnp.arange(b) - (jnp.cumsum(count) - count)[number[order]]  # among the rows of the same relation
-    place = jnp.zeros(b, jnp.int32).at[order].set(begin[number[order]] * _GROUP + rank, unique_indices=True)
+    places = (begin[number[order]] * _GROUP + rank).astype(jnp.int32)  # counts are int64 where JAX has 64 bits
+    place = jnp.zeros(b, jnp.int32).at[order].set(places, unique_indices=True)
     # The groups behind the last are empty; any matrix does.
     owner = jnp.minimum(jnp.searchsorted(end, jnp.arange(n_groups), side="right"), r - 1)
     rows = jnp.zeros((n_groups * _GROUP, d), x.dtype).at[place].set(x, unique_indices=True)
