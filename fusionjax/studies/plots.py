@@ -96,7 +96,8 @@ def bars(bars: Sequence[Bar], label: str, path: Path) -> bool:
                 axes.plot([bar.low, bar.high], [place, place], color="#111111", ls="none", marker="|", ms=7)
                 end = max(end, bar.high)
             text = f"{bar.value:.4f}" + (f" {bar.mark}" if bar.mark else "")
-            axes.text(end + 0.015 * top, place, text, va="center", fontsize=9, color=INK)
+            clear = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # of the reference's line
+            axes.text(end + 0.015 * top, place, text, va="center", fontsize=9, color=INK, bbox=clear)
         reference = next((bar.value for bar in bars if bar.kind == "reference"), None)
         if reference is not None:
             axes.axvline(reference, color=REFERENCE, lw=1, ls="--", zorder=0)
