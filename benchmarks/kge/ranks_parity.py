@@ -120,7 +120,8 @@ def copied(vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, Case]:
     """Cases by name, as peer.py knows them: `SCORER:CASE`."""
     found: dict[str, Case] = {}
-    for reciprocal in RECIPROCAL.get(name, (False,)):
+    forms = RECIPROCAL.get(name, (False,))
+    for reciprocal in forms:
         n_relations = graph.n_relations * (2 if reciprocal else 1)
         scorer = make_scorer(name, Sizes(dim=dim, relation_dim=4))  # of TuckER: few enough that float32 adds without error
         model = GraphModel(scorer, graph.n_entities, n_relations, reciprocal, Init("normal", 0.3))
@@ -132,7 +133,7 @@ def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, 
             f"{name}:{kind}trained": Case(model, vectors, exact=False),
             f"{name}:{kind}rounded": Case(model, small, exact),
         }
-        if not reciprocal or name == "conve":
+        if reciprocal == forms[0]:
             found[f"{name}:{kind}rounded, copies"] = Case(model, copied(small), exact)
             if name in ("transe", "distmult"):
                 zero = {part: np.zeros_like(values) for part, values in vectors.items()}
