@@ -236,14 +236,14 @@ class Text(Section):
         return self
 
 
-PARTS = {"complex": 2, "simple": 2, "rotate": 2, "quate": 4}
+PARTS = {"complex": 2, "simple": 2, "rotate": 2, "rotate_l2": 2, "quate": 4}
 """Equal parts some scorers cut an entity's numbers into (this room knows no models: the scorers say the same)."""
 
 
 class Entity(Section):
     """The entity and relation tables of graph embedding; a product's entity row is also its behaviour embedding."""
 
-    scorer: Literal["transe", "distmult", "complex", "simple", "rotate", "rescal", "quate", "pairre"] = "transe"
+    scorer: Literal["transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "quate", "pairre"] = "transe"
     dim: Annotated[int, Field(ge=2)] = 128
     """Real numbers an entity; ComplEx and RotatE read them as dim / 2 complex ones, SimplE as two halves, QuatE as dim / 4
     quaternions. A relation has as many, RotatE half, PairRE twice, RESCAL dim²."""

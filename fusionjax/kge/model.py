@@ -140,6 +140,14 @@ class GraphModel:
     ) -> Float[Array, "q w"]:
         """What the entity asked for is compared with. `of_head`: which questions ask for the head; None: none does."""
         scorer, (numbers, table, rows) = self.scorer, relation
+        back = scorer.inverse(table) if of_head is not None else None
+        if of_head is not None and back is not None:
+            # Heads are tails of the inverse relation: one query a question instead of two, of which one is thrown away.
+            if rows is not None:
+                inverse = jnp.asarray(scorer.inverse(rows))
+                return scorer.tail_query(anchor, jnp.where(of_head[:, None], inverse, rows), shared, key)
+            numbers = numbers + len(table) * of_head.astype(numbers.dtype)
+            return scorer.tail_queries(anchor, numbers, jnp.concatenate([table, back]), shared, key)
         if rows is None:
             tails = scorer.tail_queries(anchor, numbers, table, shared, key)
         else:

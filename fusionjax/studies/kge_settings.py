@@ -20,6 +20,7 @@ SCORERS = {
     "complex": "ComplEx [@trouillon2016complex]",
     "simple": "SimplE [@kazemi2018simple]",
     "rotate": "RotatE [@sun2019rotate]",
+    "rotate_l2": "RotatE with an L2 distance [@sun2019rotate]",
     "rescal": "RESCAL [@nickel2011rescal]",
     "tucker": "TuckER [@balazevic2019tucker]",
     "conve": "ConvE [@dettmers2018conve]",
@@ -41,7 +42,7 @@ GRAPHS = {
 }
 """`data.name` → knowledge graph."""
 _MOST_NAMES = 4
-_DISTANCES = ("transe", "rotate", "pairre")
+_DISTANCES = ("transe", "rotate", "rotate_l2", "pairre")
 _INSIDE = ("rescal", "tucker", "conve")
 """Scorers with dropout inside."""
 

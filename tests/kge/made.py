@@ -17,7 +17,7 @@ from fusionjax.kge.objective import hyper_of
 from fusionjax.kge.ways import Way, way_of
 
 ENTITIES, RELATIONS = 21, 4
-SCORERS = ("transe", "distmult", "complex", "simple", "rotate", "rescal", "tucker", "conve", "quate", "pairre")
+SCORERS = ("transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre")
 SMALL = ("dim=8", "batch_size=16", "convolution={filters: 2, kernel: 2}", "init={name: normal, scale: 0.5}")
 LOSSES = ("softmax", "bce", "margin", "self_adversarial")
 

@@ -45,6 +45,12 @@ def rotate(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
     return MARGIN - sum(abs(each) for each in turned)
 
 
+def rotate_l2(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    half = len(r)
+    turned = [complex(h[i], h[half + i]) * np.exp(1j * r[i]) - complex(t[i], t[half + i]) for i in range(half)]
+    return MARGIN - float(sum(abs(each) ** 2 for each in turned) ** 0.5)
+
+
 def rescal(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
     return sum(float(h[i] * r[i * len(h) + j] * t[j]) for i in range(len(h)) for j in range(len(h)))
 
@@ -98,6 +104,7 @@ CASES: dict[str, tuple[Scorer, Loop]] = {
     "complex": (make_scorer("complex", Sizes(8)), complex_),
     "simple": (make_scorer("simple", Sizes(8)), simple),
     "rotate": (make_scorer("rotate", Sizes(8, margin=MARGIN)), rotate),
+    "rotate_l2": (make_scorer("rotate_l2", Sizes(8, margin=MARGIN)), rotate_l2),
     "rescal": (make_scorer("rescal", Sizes(8)), rescal),
     "quate": (make_scorer("quate", Sizes(8)), quate),
     "pairre": (make_scorer("pairre", Sizes(8, margin=MARGIN)), pairre),

@@ -49,6 +49,13 @@ def test_rotate_by_hand() -> None:
     assert value("rotate", [1, 0], [np.pi / 2], [3, 5], margin=6.0) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_rotate_l2_by_hand() -> None:
+    # The same beside (2 + 0i) turned by 180°, −2, which is 12 from 10: √(5² + 12²) = 13, where RotatE's sum is 17.
+    triple: Any = [1, 2, 0, 0], [np.pi / 2, np.pi], [3, 10, 5, 0]
+    assert value("rotate_l2", *triple, margin=14.0) == pytest.approx(1.0, abs=1e-5)
+    assert value("rotate", *triple, margin=14.0) == pytest.approx(-3.0, abs=1e-5)
+
+
 def test_rescal_by_hand() -> None:
     # (1 2) · [[1 2] [3 4]] = (7 10); · (5 6) = 95.
     assert value("rescal", [1, 2], [1, 2, 3, 4], [5, 6]) == 95.0
@@ -127,6 +134,7 @@ def test_distmult_is_symmetric() -> None:
         ("complex", lambda r: jnp.concatenate([r[:, :4], -r[:, 4:]], 1)),  # the conjugate
         ("simple", lambda r: jnp.concatenate([r[:, 4:], r[:, :4]], 1)),  # the other half
         ("rotate", lambda r: -r),
+        ("rotate_l2", lambda r: -r),
         ("rescal", lambda r: r.reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)),
         ("quate", lambda r: jnp.concatenate([r[:, :2], -r[:, 2:]], 1)),  # the conjugate
         ("pairre", lambda r: jnp.concatenate([r[:, 8:], r[:, :8]], 1)),

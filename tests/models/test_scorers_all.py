@@ -181,7 +181,7 @@ def test_shapes(case: str, how: Any) -> None:
 
 def test_widths() -> None:
     found = {case: (scorer.entity_width, scorer.relation_width) for case, (scorer, _) in CASES.items()}
-    others = {"rotate": (8, 4), "rescal": (8, 64), "pairre": (8, 16), "tucker": (8, 5), "conve": (9, 8)}
+    others = {"rotate": (8, 4), "rotate_l2": (8, 4), "rescal": (8, 64), "pairre": (8, 16), "tucker": (8, 5), "conve": (9, 8)}
     assert found == {case: others.get(case, (8, 8)) for case in CASES}
     assert make_scorer("tucker", Sizes(6)).relation_width == 6
     # The paper's own: 200 numbers are an image of 20 × 10; 32 filters of 3 × 3 have 38 × 8 places.

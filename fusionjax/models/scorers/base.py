@@ -167,7 +167,14 @@ class Scorer:
         key: Array | None = None,
     ) -> Float[Array, "... d"]:
         """What heads are compared with; as `tail_query`."""
-        raise ValueError(f"{self.name} has no query: it scores triples whole")
+        back = self.inverse(relation)
+        if back is None:
+            raise ValueError(f"{self.name} has no query: it scores triples whole")
+        return self.tail_query(tail, back, shared, key)
+
+    def inverse(self, relation: Float[Array, "... k"]) -> Float[Array, "... k"] | None:
+        """The relation that leads from the tail back: its tail queries are the head queries. None: the scorer has none."""
+        return None
 
     def tail_queries(
         self,

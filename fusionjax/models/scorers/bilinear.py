@@ -27,8 +27,8 @@ class DistMult(Scorer):
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return head * relation
 
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return relation * tail
+    def inverse(self, relation: Array) -> Array:
+        return relation
 
 
 class ComplEx(Scorer):
@@ -44,8 +44,8 @@ class ComplEx(Scorer):
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return complex_times(head, relation)
 
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return complex_times(complex_conjugate(relation), tail)
+    def inverse(self, relation: Array) -> Array:
+        return complex_conjugate(relation)
 
     def factors(self, head: Array, relation: Array, tail: Array) -> tuple[Array, Array, Array]:
         return moduli(head, 2), moduli(relation, 2), moduli(tail, 2)
@@ -73,10 +73,8 @@ class SimplE(Scorer):
         r1, r2 = jnp.split(relation, 2, -1)
         return jnp.concatenate([r2 * h2, h1 * r1], -1) / 2
 
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        r1, r2 = jnp.split(relation, 2, -1)
-        t1, t2 = jnp.split(tail, 2, -1)
-        return jnp.concatenate([r1 * t2, t1 * r2], -1) / 2
+    def inverse(self, relation: Array) -> Array:
+        return jnp.concatenate(jnp.split(relation, 2, -1)[::-1], -1)
 
     def _paper_entities(self, key: Array, n: int) -> Array:
         return uniform(key, (n, self.sizes.dim), 6 / (self.sizes.dim / 2) ** 0.5)
@@ -98,8 +96,8 @@ class QuatE(Scorer):
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return hamilton(head, unit_quaternions(relation))
 
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return hamilton(tail, quaternion_conjugate(unit_quaternions(relation)))
+    def inverse(self, relation: Array) -> Array:
+        return quaternion_conjugate(relation)
 
     def factors(self, head: Array, relation: Array, tail: Array) -> tuple[Array, Array, Array]:
         return moduli(head, 4), moduli(relation, 4), moduli(tail, 4)

@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fusionjax.models.scorers.algebra import length, moduli, root
+from fusionjax.models.scorers.algebra import complex_times, length, moduli, root
 from fusionjax.models.scorers.base import Scorer, Shared
 from fusionjax.models.scorers.initialise import Init, uniform
 
@@ -31,8 +31,8 @@ class TransE(Scorer):
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return head + relation
 
-    def head_query(self, relation: Array, tail: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        return tail - relation
+    def inverse(self, relation: Array) -> Array:
+        return -relation
 
     def compare_each(self, query: Array, entity: Array) -> Array:
         if self.sizes.norm == 1:
@@ -62,7 +62,7 @@ class RotatE(Scorer):
         return self.sizes.dim // 2
 
     @property
-    def compare(self) -> None:
+    def compare(self) -> Literal["distance"] | None:
         return None
 
     def score(self, head: Array, relation: Array, tail: Array, shared: Shared | None = None) -> Array:
@@ -80,6 +80,28 @@ class RotatE(Scorer):
 
     def init_relations(self, key: Array, n: int, how: Init) -> Array:
         return uniform(key, (n, self.relation_width), pi)
+
+
+class RotatEL2(RotatE):
+    """margin − ‖h e^{iθ} − t‖₂: RotatE with the length of the whole difference, as PyKEEN has it.
+
+    Turning keeps lengths, so that one against all is a matrix product, which RotatE's own sum of moduli is not.
+    """
+
+    name = "rotate_l2"
+
+    @property
+    def compare(self) -> Literal["distance"]:
+        return "distance"
+
+    def score(self, head: Array, relation: Array, tail: Array, shared: Shared | None = None) -> Array:
+        return self.compare_each(self.tail_query(head, relation), tail)
+
+    def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
+        return complex_times(head, jnp.concatenate([jnp.cos(relation), jnp.sin(relation)], -1))
+
+    def inverse(self, relation: Array) -> Array:
+        return -relation
 
 
 class PairRE(Scorer):

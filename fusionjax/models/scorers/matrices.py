@@ -81,6 +81,11 @@ class Rescal(Matrices):
     def relation_width(self) -> int:
         return self.sizes.dim**2
 
+    def inverse(self, relation: Array) -> Array:
+        """Rᵀ."""
+        d = self.sizes.dim
+        return relation.reshape(*relation.shape[:-1], d, d).swapaxes(-1, -2).reshape(relation.shape)
+
     def relation_matrices(self, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         d = self.sizes.dim
         return dropout(relation.reshape(*relation.shape[:-1], d, d), self.sizes.dropout.feature_map, key)
