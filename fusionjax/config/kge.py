@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 
 from fusionjax.config.section import Positive, Rate, Section, Share
 
-ScorerName = Literal["transe", "distmult", "complex", "simple", "rotate", "rescal", "tucker", "conve", "quate", "pairre"]
+ScorerName = Literal[
+    "transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre"
+]
 NonNegative = Annotated[float, Field(ge=0.0)]
 SettingName = Literal[
     "optimiser.learning_rate",
@@ -170,6 +172,9 @@ class Kge(Section):
     epochs: Positive = 100
     validate_every: Positive = 5
     """Epochs between validations."""
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Validate, keep and test a moving average of the parameters as each epoch leaves them (Polyak and Juditsky 1992), the
+    share of what was there before, so 0.9 is about the last ten epochs; none: the parameters themselves. Training does not see it."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many validations without a better MRR; 0: never."""
     unseen: Share = 0.0
@@ -192,7 +197,15 @@ class Kge(Section):
             raise ValueError("scorer: conve answers for tails only: it needs reciprocal: true")
         if self.block and (self.training, self.loss.name) != ("one_vs_all", "softmax"):
             raise ValueError("block: needs training: one_vs_all with loss.name: softmax")
-        if self.penalty.name == "dura" and self.scorer in ("transe", "rotate", "pairre", "tucker", "conve", "quate"):
+        if self.penalty.name == "dura" and self.scorer in (
+            "transe",
+            "rotate",
+            "rotate_l2",
+            "pairre",
+            "tucker",
+            "conve",
+            "quate",
+        ):
             raise ValueError(f"penalty.name: dura is for bilinear scorers, got {self.scorer}")
         if self.relation_prediction and self.scorer not in ("transe", "distmult", "complex", "simple", "rescal", "tucker"):
             raise ValueError(f"relation_prediction: not for {self.scorer}, whose score is no product with the relation")

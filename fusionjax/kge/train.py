@@ -222,14 +222,16 @@ class _Loop:
         self.create = jax.jit(create)
         self.take = jax.jit(lambda tree, row: jax.tree.map(lambda leaf: leaf[row], tree))
         self.finite = jax.jit(lambda tree: jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])))
+        self.blend = jax.jit(lambda old, new, share: jax.tree.map(lambda a, b: a + share * (b - a), old, new))
         self.sums: dict[str, Any] = {}
 
     # -------------------------------------------------------------------------------------------------------- one pass
     def run(self) -> None:
         seeds = [member.config.seed for member in self.members]
         self.state = self.create(jnp.int32(seeds[0]) if self.alone else jnp.asarray(seeds, jnp.int32))
+        self.average = jax.tree.map(jnp.copy, self.state["params"]) if self.kge.average is not None else None
         done = self._resume()
-        self.state = self.place.states(self.state)
+        self.state, self.average = self.place.states((self.state, self.average))
         keys = [jax.random.key(seed) for seed in seeds]
         self.keys = self.place.states(keys[0] if self.alone else jnp.stack(keys))
         with contextlib.ExitStack() as stack, Bar(self.total, done, self.say) as bar:
@@ -261,12 +263,19 @@ class _Loop:
             means = {name: np.atleast_1d(np.asarray(value)) / self.steps for name, value in self.sums.items()}
             self.sums = {}
             self._record(done, means, bar)
+            self._take_average(done // self.steps)
         if whole and self._validates(done // self.steps):
             self._validate(done)
             self._save(done)
         elif self.stop.is_set():
             self._save(done)
         return done
+
+    def _take_average(self, epochs: int) -> None:
+        """Epoch k of n counts for `average`^(n − k), over the sum of these; where the parameters started counts for nothing."""
+        keep = self.kge.average
+        if keep is not None:
+            self.average = self.blend(self.average, self.state["params"], (1 - keep) / (1 - keep**epochs))
 
     def _validates(self, epochs: int) -> bool:
         return epochs % self.kge.validate_every == 0 or epochs == self.kge.epochs
@@ -314,6 +323,7 @@ class _Loop:
                 continue
             memory = member.memory
             state = self._member_state(place)
+            state["params"] = state.get("average", state["params"])
             if not self.finite(state["params"]):  # since the last steps of the pass, whose losses may still have been
                 self._fail(member, done, "a parameter is not finite")
                 continue
@@ -346,7 +356,9 @@ class _Loop:
                 memory.ended = done
 
     def _member_state(self, place: int) -> dict[str, Any]:
-        return self.state if self.alone else self.take(self.state, place)
+        """Of one run: the state, with the `average` of its parameters where one is wanted."""
+        whole = self.state if self.average is None else {**self.state, "average": self.average}
+        return dict(whole) if self.alone else self.take(whole, place)
 
     # ------------------------------------------------------------------------------------------------------ checkpoints
     def _save(self, done: int) -> None:
@@ -361,13 +373,17 @@ class _Loop:
         step = max(set.intersection(*(member.checkpoints.steps() for member in self.members)), default=0)
         if not step:
             return 0
-        states = []
+        states, averages = [], []
         for place, member in enumerate(self.members):
             restored = member.checkpoints.restore(_train_state(self._member_state(place)), step)
             assert restored is not None
             state, memory = restored
             member.memory = Memory(**memory)
-            states.append({"params": state.params, "opt": state.opt_state, "step": state.step})
+            opt: Any = state.opt_state
+            averages.append(opt.pop("average", None))
+            states.append({"params": state.params, "opt": opt, "step": state.step})
+        if self.average is not None:
+            self.average = averages[0] if self.alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *averages)
         sums = [{name: np.float32(value) for name, value in member.memory.sums.items()} for member in self.members]
         self.sums = sums[0] if self.alone else {name: jnp.stack([own[name] for own in sums]) for name in sums[0]}
         self.state = states[0] if self.alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -377,4 +393,5 @@ class _Loop:
 
 def _train_state(state: dict[str, Any]) -> TrainState:
     """As checkpoints hold it; there is no text bank (Orbax saves no empty array)."""
-    return TrainState(state["step"], state["params"], state["opt"], jnp.zeros((1, 1), jnp.float32))
+    more = {"average": state["average"]} if "average" in state else {}
+    return TrainState(state["step"], state["params"], state["opt"] | more, jnp.zeros((1, 1), jnp.float32))

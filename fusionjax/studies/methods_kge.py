@@ -14,7 +14,7 @@ from fusionjax.studies.markdown import code
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
 
-_PARTS = {"half as many complex numbers": ("complex", "rotate"), "a quarter as many quaternions": ("quate",)}
+_PARTS = {"half as many complex numbers": ("complex", "rotate", "rotate_l2"), "a quarter as many quaternions": ("quate",)}
 
 
 def data(collected: "Collected") -> list[str]:
@@ -167,6 +167,16 @@ def training(collected: "Collected") -> list[str]:
             + (f"{row['validate_every']} epochs" if row["validate_every"] > 1 else "epoch")
             + (f"; {row['patience']} validations without a better one end the training" if row["patience"] else "")
         ),
+    )
+    found += said(
+        rows,
+        lambda row: (
+            "what is validated and tested is the moving average of the parameters as each epoch leaves them, "
+            f"{row['average']:g} of it what was there before [@polyak1992averaging]"
+            if row.get("average")
+            else None
+        ),
+        others="the parameters themselves",
     )
     validated = [
         "link_prediction" in (collected.records[row, seed].get("valid") or {})

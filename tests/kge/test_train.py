@@ -113,10 +113,13 @@ def test_what_a_run_writes(lone: list[RunFolder]) -> None:
     assert latest(lone[0]) == [14, 28]
 
 
-def test_terminated_within_a_pass_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [(), ("average=0.5",)], ids=["plain", "average"])
+def test_terminated_within_a_pass_and_started_again(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pass is three programs here; the signal comes in the first of the second pass, then during the validation."""
     monkeypatch.setattr(module, "PIECE", 3)
-    (whole,) = train(tmp_path / "whole")[1]
+    (whole,) = train(tmp_path / "whole", (0,), *more)[1]
     step, said = Bar.step, []
 
     def signalling(self: Bar, done: int) -> None:
@@ -126,7 +129,7 @@ def test_terminated_within_a_pass_and_started_again(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM after step 10 of 28; the same"):
         patch.setattr(Bar, "step", signalling)
-        train(tmp_path / "run")
+        train(tmp_path / "run", (0,), *more)
 
     def say(line: str) -> None:
         said.append(line)
@@ -134,11 +137,23 @@ def test_terminated_within_a_pass_and_started_again(tmp_path: Path, monkeypatch:
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="after step 14 of 28"):
-        train(tmp_path / "run", say=say)
-    (outcome,), (run,) = train(tmp_path / "run", say=said.append)
+        train(tmp_path / "run", (0,), *more, say=say)
+    (outcome,), (run,) = train(tmp_path / "run", (0,), *more, say=said.append)
     assert [line for line in said if "resuming" in line] == ["resuming at step 10 of 28", "resuming at step 14 of 28"]
     assert isinstance(outcome, Trained) and outcome.steps == 28
     assert_same_bits(run, whole)
+
+
+def test_the_average_is_of_what_each_epoch_left_and_training_does_not_see_it(tmp_path: Path) -> None:
+    """By half each time: 1/7 of the first epoch, 2/7 of the second, 4/7 of the third; also of two seeds in one program."""
+    until = [best(train(tmp_path / f"{n}", (0,), f"epochs={n}", ranking=None)[1][0])[1] for n in (1, 2, 3)]
+    wanted = jax.tree.map(lambda a, b, c: (a + 2 * b + 4 * c) / 7, *until)
+    for seeds in ((0,), (0, 1)):
+        home = train(tmp_path / f"average {len(seeds)}", seeds, "epochs=3", "average=0.5", ranking=None)[1][0]
+        step, found = best(home)
+        assert step == 21
+        for a, b, last in zip(*map(jax.tree.leaves, (found, wanted, until[-1])), strict=True):
+            assert np.allclose(a, b, rtol=1e-4, atol=1e-6) and not np.allclose(a, last, rtol=1e-3, atol=1e-3)
 
 
 def test_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

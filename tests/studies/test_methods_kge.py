@@ -95,6 +95,8 @@ def test_nothing_of_the_joint_model_is_said() -> None:
         (["kge.unseen=0.2"], "20 % of the entities, drawn at random, are taken out", "best filtered MRR on validation are"),
         (["kge.unseen=0.2"], "of the questions whose answer training has not seen, are tested once", "snowball"),
         (["kge.scorer=transe", "kge.norm=1"], "TransE's distance is L1", "complex numbers"),
+        (["kge.scorer=rotate_l2"], "RotatE with an L2 distance [@sun2019rotate]", "ComplEx"),
+        (["kge.average=0.9"], "0.9 of it what was there before [@polyak1992averaging]", "the parameters themselves"),
         (["kge.scorer=quate"], "for QuatE a quarter as many quaternions", "ComplEx"),
         (["kge.scorer=tucker", "kge.relation_dim=16"], "Relations have 16 real numbers.", "Row **"),
         (["kge.scorer=conve", "kge.convolution.filters=8"], "8 filters of 3 × 3", "ComplEx"),
