@@ -174,7 +174,8 @@ class Kge(Section):
     """Epochs between validations."""
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Validate, keep and test a moving average of the parameters as each epoch leaves them (Polyak and Juditsky 1992), the
-    share of what was there before, so 0.9 is about the last ten epochs; none: the parameters themselves. Training does not see it."""
+    share of what was there before, so 0.9 is about the last ten epochs; none: the parameters themselves. Training never sees
+    it."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many validations without a better MRR; 0: never."""
     unseen: Share = 0.0
