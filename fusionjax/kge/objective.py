@@ -60,6 +60,11 @@ class Vectors(NamedTuple):
     answer: Float[Array, "q w"]
 
 
+def asks_both(config: Kge) -> bool:
+    """Whether `ask` makes two questions of each triple: first all that ask for tails, then all that ask for heads."""
+    return not config.reciprocal and (config.training != "negatives" or config.negatives.questions == "both")
+
+
 def ask(config: Kge, graph: TrainGraph, index: Int[Array, "b"], weight: Float[Array, "b"], key: Array) -> Questions:
     """The questions of the triples with these numbers."""
     head, relation, tail = (graph.triples[index, column] for column in range(3))
@@ -67,7 +72,7 @@ def ask(config: Kge, graph: TrainGraph, index: Int[Array, "b"], weight: Float[Ar
     rows = graph.known_row[index] if filtered else None
     if config.reciprocal:
         return Questions(head, relation, tail, None, rows[:, 0] if rows is not None else None, weight)
-    if config.training != "negatives" or config.negatives.questions == "both":
+    if asks_both(config):
         b = index.shape[0]
         return Questions(
             jnp.concatenate([head, tail]),

@@ -31,26 +31,29 @@ class Way:
     """Only the rows of a batch are updated."""
     longest: int = 0
     """Row of the known-true index."""
+    both: bool = False
+    """Each triple is asked both ways: the answers are the anchors of the other half of the questions, not looked up again."""
 
 
 def way_of(model: GraphModel, config: Kge, graph: TrainGraph) -> Way:
     """The cheapest way to compute what the config asks for."""
+    both = objective.asks_both(config) and config.training != "k_vs_all"
     if config.training != "negatives":
-        return Way("all", False)
+        return Way("all", False, both=both)
     longest = int(np.diff(np.asarray(graph.known_offsets)).max(initial=0))
     settings, entities = config.negatives, model.n_entities
     whole_table = config.penalty.name != "none" and not config.penalty.weighted
     near = entities <= DENSE_ENTITIES * settings.number and model.scorer.product and not settings.shared
     if near and config.optimiser.rows != "on":
-        return Way("picked", False, longest)
-    questions = config.batch_size * (1 if config.reciprocal or settings.questions != "both" else 2)
-    touched = 2 * questions + (questions // settings.shared if settings.shared else questions) * settings.number
+        return Way("picked", False, longest, both)
+    questions = config.batch_size * (2 if both else 1)
+    touched = 2 * config.batch_size + (questions // settings.shared if settings.shared else questions) * settings.number
     wanted = config.optimiser.rows == "on" or (config.optimiser.rows == "auto" and touched < entities)
     rows = wanted and model.has_table and not whole_table
     # An accelerator has the bandwidth for all candidates at once, and would wait for each of many small programs.
     plain = model.text in ("none", "align") and not model.literal_width
     scans = plain and not settings.shared and jax.default_backend() == "cpu"
-    return Way("scanned" if scans else "gathered", rows, longest)
+    return Way("scanned" if scans else "gathered", rows, longest, both)
 
 
 class Batch(NamedTuple):
@@ -69,7 +72,7 @@ class Rows(NamedTuple):
     """Where only rows are updated: what stands for the table, so that gradients are those of rows."""
 
     own: Float[Array, "m w"]
-    """The table's rows of anchors, then answers, then (gathered) candidates."""
+    """The table's rows of anchors, then answers (unless `Way.both`), then (gathered) candidates."""
     zeros: Float[Array, "n q w"] | None
     """scanned: stands for the candidates' rows; see `score_candidates`."""
     table: Float[Array, "e w"]
@@ -78,7 +81,7 @@ class Rows(NamedTuple):
 
 def numbers_of(way: Way, batch: Batch) -> Int[Array, "m"]:
     """The entities of `Rows.own`."""
-    parts = [batch.asked.anchor, batch.asked.answer]
+    parts = [batch.asked.anchor] if way.both else [batch.asked.anchor, batch.asked.answer]
     if way.against == "gathered":
         assert batch.drawn is not None
         parts.append(batch.drawn.reshape(-1))
@@ -106,12 +109,14 @@ def loss_of(
     # Entity vectors: all of them, or those of the batch in the order of `numbers_of`.
     if way.against in ("all", "picked"):
         entities = model.vectors(params, features)
-        anchor, answer = entities[asked.anchor], entities[asked.answer]
+        anchor = entities[asked.anchor]
+        answer = _turned(anchor) if way.both else entities[asked.answer]
     else:
         numbers = numbers_of(way, batch)
         own = rows.own if rows is not None else params["entities"][numbers] if model.has_table else None
         entities = model.compose(own, params, features, numbers)
-        anchor, answer = entities[:q], entities[q : 2 * q]
+        anchor = entities[:q]
+        answer = _turned(anchor) if way.both else entities[q : 2 * q]
     between = Between(asked.relation, params["relations"])
     vectors = Vectors(anchor, between, answer)
     dropped = vectors
@@ -127,7 +132,7 @@ def loss_of(
     else:
         assert batch.drawn is not None and batch.nothing is not None
         if way.against == "gathered":
-            corrupt = entities[2 * q :].reshape(*batch.drawn.shape, -1)
+            corrupt = entities[-batch.drawn.size :].reshape(*batch.drawn.shape, -1)
             positive, negative = objective.against_drawn(model, config, asked, dropped, corrupt, shared, inside)
         elif way.against == "picked":
             query = model.queries(dropped.anchor, dropped.relation, asked.of_head, shared, inside)
@@ -150,6 +155,12 @@ def loss_of(
         aligned = objective.alignment(model, hyper, params, features, given, asked.anchor, asked.weight)
         parts["alignment"] = hyper["align"] * aligned
     return sum(parts.values(), jnp.zeros(())), parts
+
+
+def _turned(anchor: Float[Array, "q w"]) -> Float[Array, "q w"]:
+    """The answers of `Way.both`: first the tails of the heads, then the heads of the tails."""
+    b = anchor.shape[0] // 2
+    return jnp.concatenate([anchor[b:], anchor[:b]])
 
 
 @dataclasses.dataclass(frozen=True)
