@@ -115,6 +115,7 @@ ADDED = (
     "train.optimiser.layer_decay",
     "seeds",
     "kge",
+    "kge.average",
     "data.triples",
     "data.wikidata5m",
 )
