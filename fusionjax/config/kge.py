@@ -77,6 +77,9 @@ class Negatives(Section):
     instead of as many gathered rows. 0: every question has its own."""
     filtered: bool = False
     """Corruptions that are true triples of training count for nothing."""
+    logq: bool = False
+    """softmax with the uniform sampler only: each corruption counts for (entities − 1) / `number`, so that the loss estimates
+    that against all entities (sampled softmax with logQ correction, Bengio and Senécal 2008)."""
 
 
 class Loss(Section):
@@ -214,6 +217,11 @@ class Kge(Section):
             raise ValueError("relation_prediction: not with training: k_vs_all, whose questions are no triples")
         if self.text.use == "align" and self.scorer == "conve":
             raise ValueError("text.use: align: not for conve, whose entity rows hold a bias")
+        if self.negatives.logq and (self.loss.name, self.negatives.sampler) != ("softmax", "uniform"):
+            raise ValueError(
+                "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, "
+                f"got {self.loss.name} with {self.negatives.sampler}"
+            )
         if self.negatives.shared and self.negatives.questions != "both":
             raise ValueError("negatives.shared: needs negatives.questions: both")
         if self.negatives.shared and self.batch_size % self.negatives.shared:

@@ -116,6 +116,7 @@ ADDED = (
     "seeds",
     "kge",
     "kge.average",
+    "kge.negatives.logq",
     "data.triples",
     "data.wikidata5m",
 )

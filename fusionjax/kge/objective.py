@@ -4,6 +4,7 @@ What a config switches on is static; the numbers it sets (`Hyper`) are arguments
 differ in them alone can be trained in one (`jax.vmap`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -107,9 +108,16 @@ def candidates(
 
 
 def loss_of_questions(
-    config: Kge, hyper: Hyper, positive: Float[Array, "q"], negative: Float[Array, "q n"], nothing: Bool[Array, "q n"]
+    config: Kge,
+    hyper: Hyper,
+    positive: Float[Array, "q"],
+    negative: Float[Array, "q n"],
+    nothing: Bool[Array, "q n"],
+    n_entities: int,
 ) -> Float[Array, "q"]:
     """The named loss of true triples against drawn ones."""
+    if config.negatives.logq:
+        negative = negative + math.log((n_entities - 1) / config.negatives.number)
     match config.loss.name:
         case "softmax":
             return losses.softmax_over_negatives(positive, negative, nothing)

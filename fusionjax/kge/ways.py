@@ -143,7 +143,7 @@ def loss_of(
             context = _context(model, asked, dropped, shared, inside)
             positive = _score_one(model, context, answer)
             negative = jnp.asarray(score_candidates(_ScoreOne(model), context, table, zeros, batch.drawn))
-        each = objective.loss_of_questions(config, hyper, positive, negative, batch.nothing)
+        each = objective.loss_of_questions(config, hyper, positive, negative, batch.nothing, model.n_entities)
 
     parts = {"link_prediction": objective.mean(each, asked.weight)}
     if config.penalty.name != "none":

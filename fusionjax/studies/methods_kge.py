@@ -260,10 +260,12 @@ def _training(row: Settings) -> str:
             "bernoulli": "its tail or its head, drawn by the relation's mean tails a head and heads a tail [@wang2014transh]",
         }[row["negatives.questions"]]
     shared = f", each draw shared by {row['negatives.shared']} questions" if row["negatives.shared"] else ""
+    logq = ", each counting for several so that all entities are stood for (logQ [@bengio2008sampling])"
+    logq = logq if row.get("negatives.logq") else ""
     filtered = ", true triples of training left out" if row["negatives.filtered"] else ""
     return (
         f"each training triple is asked for {asked}, its answer scored against {row['negatives.number']:,} corruptions drawn "
-        f"{drawn}{shared}{filtered}"
+        f"{drawn}{shared}{filtered}{logq}"
     )
 
 

@@ -46,6 +46,14 @@ MISTAKES = {
         f"scorer: distmult, reciprocal: false, {NEGATIVES} negatives: {{shared: 4, questions: one}}",
         "negatives.shared: needs negatives.questions: both",
     ),
+    "logq of another loss": (
+        f"scorer: distmult, {NEGATIVES} negatives: {{logq: true}}, loss: {{name: bce}}",
+        "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, got bce with uniform",
+    ),
+    "logq of another sampler": (
+        f"scorer: distmult, {NEGATIVES} negatives: {{logq: true, sampler: degree}}",
+        "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, got softmax with degree",
+    ),
     "chunks that do not divide": (
         f"scorer: distmult, batch_size: 30, {NEGATIVES} negatives: {{shared: 4}}",
         "negatives.shared: 4 does not divide batch_size 30",

@@ -224,3 +224,25 @@ def test_dropout_keeps_the_mean() -> None:
     np.testing.assert_allclose(dropped[kept], np.asarray(x)[kept] / 0.7, rtol=1e-6)
     assert dropped.mean() == pytest.approx(float(x.mean()), rel=0.02)
     assert np.array_equal(objective.drop(x, jnp.float32(0.0), KEY), x)
+
+
+# ---------------------------------------------------------------------------------------------------------------- logQ
+def test_logq_makes_a_sample_stand_for_all_entities() -> None:
+    """A question's own answer is drawn once, and counts for nothing; 4 corruptions stand for 20 other entities."""
+    config = negatives("negatives={number: 4, logq: true}").config
+    positive, negative = normal(2), normal(2, 4, seed=1)
+    nothing = np.array([[False, True, False, False], [False] * 4])
+    found = objective.loss_of_questions(
+        config, {}, jnp.asarray(positive), jnp.asarray(negative), jnp.asarray(nothing), ENTITIES
+    )
+    others = (np.exp(negative) * ~nothing).sum(1) * (ENTITIES - 1) / 4
+    assert np.allclose(found, np.log(np.exp(positive) + others) - positive, rtol=1e-5)
+
+
+def test_logq_of_every_other_entity_is_the_loss_against_all() -> None:
+    scores, answer = normal(ENTITIES), 7
+    config = negatives(f"negatives={{number: {ENTITIES - 1}, logq: true}}").config
+    rest = np.delete(scores, answer)[None]
+    nothing = jnp.zeros(rest.shape, bool)
+    found = objective.loss_of_questions(config, {}, jnp.asarray(scores[[answer]]), jnp.asarray(rest), nothing, ENTITIES)
+    assert float(found[0]) == pytest.approx(cross_entropy(scores[answer], rest[0]), rel=1e-5)

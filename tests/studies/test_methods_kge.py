@@ -109,6 +109,7 @@ def test_nothing_of_the_joint_model_is_said() -> None:
             "triples of training left out",
             "vs-all",
         ),
+        (["kge.training=negatives", "kge.negatives.logq=true"], "stood for (logQ [@bengio2008sampling])", "degree"),
         (
             ["kge.training=negatives", "kge.negatives.questions=bernoulli", "kge.reciprocal=false"],
             "@wang2014transh",
