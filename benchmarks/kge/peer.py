@@ -231,11 +231,14 @@ def with_vectors(
             [_table(torch.complex(*r.chunk(2, -1)))],
         ),
         "simple": lambda: (_SimplE(), [*map(_table, e.chunk(2, -1))], [*map(_table, r.chunk(2, -1))]),
-        "rotate": lambda: (
-            _RotatE(),
-            [_table(torch.complex(*e.chunk(2, -1)))],
-            [_table(torch.polar(torch.ones_like(r), r))],
-        ),
+        **{
+            scorer: lambda interaction=interaction: (
+                interaction(),
+                [_table(torch.complex(*e.chunk(2, -1)))],
+                [_table(torch.polar(torch.ones_like(r), r))],
+            )
+            for scorer, interaction in (("rotate", _RotatE), ("rotate_l2", RotatEInteraction))
+        },
         "rescal": lambda: (RESCALInteraction(), [_table(e)], [_table(r.reshape(-1, e.shape[1], e.shape[1]))]),
         "tucker": lambda: (_tucker(shared["core"]), [_table(e)], [_table(r)]),
         "conve": lambda: (_ConvE(shared), [_table(e)], [_table(r)]),

@@ -29,19 +29,19 @@ from fusionjax.models.scorers import SCORERS, Init, Sizes, make_scorer
 HERE = Path(__file__).parent
 SIDES = ("tail", "head")
 TYPES = ("optimistic", "realistic", "pessimistic")
-NAMES = ("transe", "distmult", "complex", "simple", "rotate", "rescal", "tucker", "conve", "quate", "pairre")
+NAMES = tuple(SCORERS)
 NEAR = 1e-4
 """Scores that differ by less, relative to the largest of their row, may rank either way in float32."""
 RECIPROCAL = {"transe": (False, True), "complex": (False, True), "conve": (True,)}
 """Scorers that are tried with inverse relations, by which heads are asked for; the others without."""
-INEXACT = ("rotate", "conve")
-"""They take square roots: no rounding of the vectors makes them exact."""
+INEXACT = ("rotate", "rotate_l2", "conve")
+"""They take roots and turn by angles: no rounding of the vectors makes them exact."""
 EXPLAINED = """\
 Filtered ranks of FusionJAX beside those of PyKEEN {version}'s evaluator, optimistic, realistic and pessimistic, of both sides
 of {triples:,} test triples of {graph} ({entities:,} entities); `make parity` makes this table. Vectors as trained: each adds
 float32 numbers in its own order, so entities of all but equal scores may change places; "unexplained" are ranks beyond what
 float64 scores allow within {near:g} of the row's largest. Rounded: multiples of 1/8, of which every sum is exact, so that all
-ranks must be equal (RotatE and ConvE take square roots, and never are). Copies: every fourth entity has the vector of another.
+ranks must be equal (RotatE and ConvE take roots, and never are). Copies: every fourth entity has the vector of another.
 Tied: optimistic and pessimistic rank differ. SimplE and RotatE are scored by their papers' formulas inside PyKEEN's evaluator,
 ConvE with layer normalisation as ours, for PyKEEN's own are others (peer.py says how). The command fails if a rank differs that
 must not.
@@ -98,7 +98,7 @@ def rounded(name: str, vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     found = {}
     for part, values in vectors.items():
-        if name == "rotate" and part == "relations":
+        if name in ("rotate", "rotate_l2") and part == "relations":
             found[part] = values
         elif (name, part) in (("quate", "relations"), ("pairre", "entities")):
             found[part] = np.where(values < 0, -0.5, 0.5).astype(np.float32)
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="of train.txt, valid.txt and test.txt; none: a graph made here")
     parser.add_argument("--dim", type=int, default=16, help="a power of four, for PairRE's lengths")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--scorers", nargs="+", choices=NAMES, default=[name for name in NAMES if name in SCORERS])
+    parser.add_argument("--scorers", nargs="+", choices=NAMES, default=NAMES)
     arguments = parser.parse_args()
     asked = "from importlib.metadata import version; print(version('pykeen'))"
     answer = subprocess.run([arguments.peer, "-c", asked], capture_output=True, text=True)
