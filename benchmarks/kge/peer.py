@@ -231,14 +231,8 @@ def with_vectors(
             [_table(torch.complex(*r.chunk(2, -1)))],
         ),
         "simple": lambda: (_SimplE(), [*map(_table, e.chunk(2, -1))], [*map(_table, r.chunk(2, -1))]),
-        **{
-            scorer: lambda interaction=interaction: (
-                interaction(),
-                [_table(torch.complex(*e.chunk(2, -1)))],
-                [_table(torch.polar(torch.ones_like(r), r))],
-            )
-            for scorer, interaction in (("rotate", _RotatE), ("rotate_l2", RotatEInteraction))
-        },
+        "rotate": lambda: (_RotatE(), *_turning(e, r)),
+        "rotate_l2": lambda: (RotatEInteraction(), *_turning(e, r)),
         "rescal": lambda: (RESCALInteraction(), [_table(e)], [_table(r.reshape(-1, e.shape[1], e.shape[1]))]),
         "tucker": lambda: (_tucker(shared["core"]), [_table(e)], [_table(r)]),
         "conve": lambda: (_ConvE(shared), [_table(e)], [_table(r)]),
@@ -281,6 +275,11 @@ def _table(values: torch.Tensor, **more: Any) -> dict[str, Any]:
     """A representation that starts with these values; a complex one is kept as pairs of real numbers."""
     kept = torch.view_as_real(values) if values.is_complex() else values.contiguous()
     return {"shape": tuple(values.shape[1:]), "dtype": values.dtype, "initializer": PretrainedInitializer(kept), **more}
+
+
+def _turning(e: torch.Tensor, r: torch.Tensor) -> tuple[list[Any], list[Any]]:
+    """Complex entities, and relations of modulus 1 at these angles."""
+    return [_table(torch.complex(*e.chunk(2, -1)))], [_table(torch.polar(torch.ones_like(r), r))]
 
 
 def _evaluated(evaluator: RankBasedEvaluator, model: Model, graph: graphs.Graph, batch: int | None) -> None:

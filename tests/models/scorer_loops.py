@@ -39,16 +39,18 @@ def simple(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
     return sum(float(h[i] * r[i] * t[half + i] + t[i] * r[half + i] * h[half + i]) for i in range(half)) / 2
 
 
-def rotate(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+def turned(h: np.ndarray, r: np.ndarray, t: np.ndarray) -> list[float]:
+    """How far each complex number of the turned head is from the tail's."""
     half = len(r)
-    turned = [complex(h[i], h[half + i]) * np.exp(1j * r[i]) - complex(t[i], t[half + i]) for i in range(half)]
-    return MARGIN - sum(abs(each) for each in turned)
+    return [abs(complex(h[i], h[half + i]) * np.exp(1j * r[i]) - complex(t[i], t[half + i])) for i in range(half)]
+
+
+def rotate(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
+    return MARGIN - sum(turned(h, r, t))
 
 
 def rotate_l2(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
-    half = len(r)
-    turned = [complex(h[i], h[half + i]) * np.exp(1j * r[i]) - complex(t[i], t[half + i]) for i in range(half)]
-    return MARGIN - float(sum(abs(each) ** 2 for each in turned) ** 0.5)
+    return MARGIN - float(sum(each**2 for each in turned(h, r, t)) ** 0.5)
 
 
 def rescal(h: np.ndarray, r: np.ndarray, t: np.ndarray, shared: Any) -> float:
