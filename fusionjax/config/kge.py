@@ -92,6 +92,10 @@ class Loss(Section):
     """self_adversarial only."""
     label_smoothing: Rate = 0.0
     """one_vs_all, k_vs_all: share of the target spread evenly over all entities."""
+    answers: Annotated[int, Field(ge=0)] = 0
+    """k_vs_all with softmax: a question counts once for each of its answers, and is asked once for every so many of them. The
+    loss is that of one_vs_all then, but most questions are scored once instead of once for each of their triples. 0: a question
+    counts once, and is asked once."""
 
 
 class Penalty(Section):
@@ -167,7 +171,8 @@ class Kge(Section):
     negatives: Negatives = Negatives()
     loss: Loss = Loss()
     relation_prediction: NonNegative = 0.0
-    """Weight of foretelling the relation from head and tail (Chen et al. 2021)."""
+    """Weight of foretelling the relation from head and tail (Chen et al. 2021); with k_vs_all those of triples drawn anew for
+    each step, as many as its questions have in the mean."""
     penalty: Penalty = Penalty()
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 512
@@ -197,6 +202,10 @@ class Kge(Section):
             return self
         if self.training != "negatives" and self.loss.name in ("margin", "self_adversarial"):
             raise ValueError(f"loss.name: {self.loss.name} needs training: negatives, got {self.training}")
+        if self.loss.answers and (self.training, self.loss.name) != ("k_vs_all", "softmax"):
+            raise ValueError(
+                f"loss.answers: needs training: k_vs_all with loss.name: softmax, got {self.training} with {self.loss.name}"
+            )
         if self.scorer == "conve" and not self.reciprocal:
             raise ValueError("scorer: conve answers for tails only: it needs reciprocal: true")
         if self.block and (self.training, self.loss.name) != ("one_vs_all", "softmax"):
@@ -213,8 +222,6 @@ class Kge(Section):
             raise ValueError(f"penalty.name: dura is for bilinear scorers, got {self.scorer}")
         if self.relation_prediction and self.scorer not in ("transe", "distmult", "complex", "simple", "rescal", "tucker"):
             raise ValueError(f"relation_prediction: not for {self.scorer}, whose score is no product with the relation")
-        if self.relation_prediction and self.training == "k_vs_all":
-            raise ValueError("relation_prediction: not with training: k_vs_all, whose questions are no triples")
         if self.text.use == "align" and self.scorer == "conve":
             raise ValueError("text.use: align: not for conve, whose entity rows hold a bias")
         if self.negatives.logq and (self.loss.name, self.negatives.sampler) != ("softmax", "uniform"):

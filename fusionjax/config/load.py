@@ -116,6 +116,7 @@ ADDED = (
     "seeds",
     "kge",
     "kge.average",
+    "kge.loss.answers",
     "kge.negatives.logq",
     "data.triples",
     "data.wikidata5m",

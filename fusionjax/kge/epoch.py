@@ -121,13 +121,22 @@ def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: 
         anchor, relation, of_head = (graph.questions[index, column] for column in range(3))
         asks = None if config.reciprocal else of_head == 1
         # There is no one answer: the anchor stands in its place, and nothing reads it.
-        asked = objective.Questions(anchor, relation, anchor, asks, None, weight)
-        return Batch(asked, None, None, _labels(graph, index, model.n_entities))
+        labels = _labels(graph, index, model.n_entities)
+        weight = weight * graph.answers[index] if config.loss.answers else weight
+        pairs = _pairs(config, graph, len(chosen), of_draw) if config.relation_prediction else None
+        return Batch(objective.Questions(anchor, relation, anchor, asks, None, weight), None, None, labels, pairs)
     asked = objective.ask(config, graph, index, weight, of_side)
     if config.training == "one_vs_all":
         return Batch(asked, None, None, None)
     drawn, nothing = objective.candidates(model, config, graph, asked, of_draw, way.longest)
     return Batch(asked, drawn, nothing, None)
+
+
+def _pairs(config: Kge, graph: TrainGraph, b: int, key: Array) -> objective.Questions:
+    """Triples drawn at random, as many as `b` questions have in the mean."""
+    n = len(graph.triples)
+    index = jax.random.randint(key, (-(-b * n // len(graph.questions)),), 0, n)
+    return objective.ask(config, graph, index, jnp.ones(index.shape), key)
 
 
 def _rows(way: Way, table: Array, batch: Batch) -> Rows:

@@ -204,9 +204,19 @@ def against_drawn(
 
 
 def penalty(
-    model: GraphModel, config: Kge, hyper: Hyper, params: Params, vectors: Vectors, asked: Questions
+    model: GraphModel,
+    config: Kge,
+    hyper: Hyper,
+    params: Params,
+    vectors: Vectors,
+    asked: Questions,
+    answers: tuple[Float[Array, "e w"], Bool[Array, "q e"]] | None = None,
 ) -> Float[Array, ""]:
-    """What keeps vectors small: the mean over questions, or of whole tables once."""
+    """What keeps vectors small: the mean over questions, or of whole tables once.
+
+    Args:
+      answers: all entities' vectors and the answers of each question, where they weigh (`loss.answers`).
+    """
     of_entity, of_relation = hyper["penalty_entity"], hyper["penalty_relation"]
     if config.penalty.name == "dura":
         return of_entity * mean(_dura(model, config, vectors, asked, params.get("shared")), asked.weight)
@@ -218,8 +228,12 @@ def penalty(
         entities = scorer.factors(params.get("entities", nobody), params["relations"][:1], nobody)[0]
         return of_entity * (entities**power).sum() + of_relation * relations.sum()
     anchor, _, answer = scorer.factors(vectors.anchor, params["relations"][:1], vectors.answer)
-    # k-vs-all has no answer of its own: there entities are held as anchors only.
-    ends = (anchor**power).sum(-1) + (0.0 if config.training == "k_vs_all" else (answer**power).sum(-1))
+    ends = (anchor**power).sum(-1)
+    if answers is not None:
+        each = (scorer.factors(nobody, params["relations"][:1], answers[0])[2] ** power).sum(-1)
+        ends += answers[1] @ each / jnp.maximum(answers[1].sum(-1), 1)  # the mean of its answers
+    elif config.training != "k_vs_all":  # which has no answer of its own: there entities are held as anchors only
+        ends += (answer**power).sum(-1)
     return mean(of_entity * ends + of_relation * relations[asked.relation], asked.weight)
 
 

@@ -66,6 +66,8 @@ class Batch(NamedTuple):
     """Candidates that count for nothing."""
     labels: Bool[Array, "q e"] | None
     """All answers (k-vs-all)."""
+    pairs: Questions | None = None
+    """k-vs-all: the triples whose relation is foretold; else those asked about."""
 
 
 class Rows(NamedTuple):
@@ -147,9 +149,14 @@ def loss_of(
 
     parts = {"link_prediction": objective.mean(each, asked.weight)}
     if config.penalty.name != "none":
-        parts["penalty"] = objective.penalty(model, config, hyper, params, vectors, asked)
+        answers = (entities, batch.labels) if batch.labels is not None and config.loss.answers else None
+        parts["penalty"] = objective.penalty(model, config, hyper, params, vectors, asked, answers)
     if config.relation_prediction:
-        parts["relation_prediction"] = hyper["relation_prediction"] * objective.relation_loss(model, params, vectors, asked)
+        ends, triples = vectors, asked
+        if batch.pairs is not None:
+            triples = batch.pairs
+            ends = Vectors(entities[triples.anchor], between, entities[triples.answer])
+        parts["relation_prediction"] = hyper["relation_prediction"] * objective.relation_loss(model, params, ends, triples)
     if model.text == "align":
         given = rows.own[:q] if rows is not None else params["entities"][asked.anchor]
         aligned = objective.alignment(model, hyper, params, features, given, asked.anchor, asked.weight)

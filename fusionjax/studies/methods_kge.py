@@ -272,7 +272,12 @@ def _training(row: Settings) -> str:
 def _loss(row: Settings) -> str:
     kind = {
         "softmax": "softmax cross-entropy"
-        + (" in which all answers share the target" if row["training"] == "k_vs_all" else ""),
+        + (" in which all answers share the target" if row["training"] == "k_vs_all" else "")
+        + (
+            f", each question counting once for each of its answers and asked once for every {row['loss.answers']} of them"
+            if row.get("loss.answers")
+            else ""
+        ),
         "bce": "binary cross-entropy of each candidate",
         "margin": f"the hinge between true triple and corruption with margin {row.get('loss.margin', 0):g} [@bordes2013transe]",
         "self_adversarial": (

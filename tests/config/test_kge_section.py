@@ -30,10 +30,6 @@ MISTAKES = {
         "scorer: rotate, relation_prediction: 0.1",
         "relation_prediction: not for rotate, whose score is no product with the relation",
     ),
-    "foretelling the relation of no triple": (
-        "scorer: distmult, training: k_vs_all, relation_prediction: 0.1",
-        "relation_prediction: not with training: k_vs_all, whose questions are no triples",
-    ),
     "dura of a distance": (
         "scorer: transe, penalty: {name: dura, entity: 0.1}",
         "penalty.name: dura is for bilinear scorers, got transe",
@@ -53,6 +49,10 @@ MISTAKES = {
     "logq of another sampler": (
         f"scorer: distmult, {NEGATIVES} negatives: {{logq: true, sampler: degree}}",
         "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, got softmax with degree",
+    ),
+    "triples that weigh": (
+        "scorer: distmult, loss: {answers: 1}",
+        "loss.answers: needs training: k_vs_all with loss.name: softmax, got one_vs_all with softmax",
     ),
     "chunks that do not divide": (
         f"scorer: distmult, batch_size: 30, {NEGATIVES} negatives: {{shared: 4}}",

@@ -70,6 +70,32 @@ def test_which_triple_fills_up_makes_no_difference(how: tuple[str, ...], feature
         assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("answers", "how"), [(99, ()), (2, ("reciprocal=false",)), (2, ("penalty.name=l2", "loss.label_smoothing=0.2"))]
+)
+def test_questions_that_count_for_each_answer_are_one_vs_all(answers: int, how: tuple[str, ...]) -> None:
+    """One step of SGD over the whole graph, so that parameters differ by the gradient."""
+    sgd, n3 = "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}"
+    common = ("scorer=complex", sgd, n3, *how)
+    once = made(*common, "training=k_vs_all", f"loss.answers={answers}")
+    n = len(once.graph.questions)
+    assert n == (113 if answers == 99 else 118)  # of 126 triples
+    chosen = np.concatenate([np.arange(n), np.full(3, -1)])[None].astype(np.int32)  # three fill up the batch
+    (ours, losses), (theirs, others) = once.passes(chosen=chosen), made(*common, "batch_size=126").passes()
+    assert losses[0] == pytest.approx(others[0], rel=1e-5)
+    assert_close(ours["params"], theirs["params"])
+
+
+@pytest.mark.parametrize("reciprocal", ["true", "false"])
+def test_questions_foretell_the_relations_of_triples_drawn(reciprocal: str) -> None:
+    """With parameters that stand still, the mean over many draws is that over all triples."""
+    common = ("scorer=distmult", f"reciprocal={reciprocal}", "relation_prediction=1", "optimiser.learning_rate=1e-9")
+    _, (expected,) = made(*common, "batch_size=126").passes()
+    at = made(*common, "training=k_vs_all", "batch_size=64")
+    _, (found,) = at.passes(chosen=np.tile(np.arange(64, dtype=np.int32), (200, 1)))
+    assert found["relation_prediction"] == pytest.approx(expected["relation_prediction"], rel=0.02)
+
+
 # ------------------------------------------------------------------------------------------------------------ learning
 def cases() -> list[tuple[str, str, str]]:
     """Every scorer; trainings and losses take turns. Negatives of other scorers: the ways of a batch."""

@@ -104,6 +104,12 @@ def test_nothing_of_the_joint_model_is_said() -> None:
         (["kge.training=k_vs_all", "kge.loss.name=bce"], "(k-vs-all [@dettmers2018conve])", "1-vs-all"),
         (["kge.training=k_vs_all"], "A batch has 512 questions", "512 triples"),
         (
+            ["kge.training=k_vs_all", "kge.loss.answers=8"],
+            "counting once for each of its answers and asked once for every 8",
+            "1-vs-all",
+        ),
+        (["kge.training=k_vs_all"], "in which all answers share the target", "counting once"),
+        (
             ["kge.training=negatives", "kge.negatives={number: 16, sampler: degree, shared: 8, filtered: true}"],
             "16 corruptions drawn in proportion to the degree to the power of 0.75, each draw shared by 8 questions, true "
             "triples of training left out",
