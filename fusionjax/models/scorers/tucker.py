@@ -31,7 +31,9 @@ class TuckER(Matrices):
         return {"core": jax.random.uniform(key, self.shared_shapes["core"], minval=-1.0, maxval=1.0)}
 
     def relation_matrices(self, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
-        matrices = jnp.einsum("...k,kij->...ij", relation, self._needed(shared)["core"])
+        core = self._needed(shared)["core"]
+        # Flat, so that the core's gradient is a plain product, in the core's own layout: a CPU updates it four times as fast.
+        matrices = (relation @ core.reshape(core.shape[0], -1)).reshape(*relation.shape[:-1], *core.shape[1:])
         return dropout(matrices, self.sizes.dropout.feature_map, key)
 
     def _times(self, x: Array, relation: Array, shared: Shared | None, key: Array | None, back: bool) -> Array:
