@@ -40,8 +40,10 @@ def init_state(model: GraphModel, config: Kge, seed: Any) -> State:
 
 
 def examples_of(config: Kge, graph: TrainGraph) -> int:
-    """What an epoch passes over once: triples (inverses too), or questions."""
-    return len(graph.questions if config.training == "k_vs_all" else graph.triples)
+    """What an epoch passes over once: triples (inverses too), or questions, or their turns."""
+    if config.training != "k_vs_all":
+        return len(graph.triples)
+    return len(graph.turns if config.loss.answers else graph.questions)
 
 
 def order(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
@@ -118,11 +120,13 @@ def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: 
     of_side, of_draw = jax.random.split(key)
     weight, index = (chosen >= 0).astype(jnp.float32), jnp.maximum(chosen, 0)
     if config.training == "k_vs_all":
+        if config.loss.answers:
+            index = graph.turns[index]
+            weight = weight * graph.answers[index]
         anchor, relation, of_head = (graph.questions[index, column] for column in range(3))
         asks = None if config.reciprocal else of_head == 1
         # There is no one answer: the anchor stands in its place, and nothing reads it.
         labels = _labels(graph, index, model.n_entities)
-        weight = weight * graph.answers[index] if config.loss.answers else weight
         pairs = _pairs(config, graph, len(chosen), of_draw) if config.relation_prediction else None
         return Batch(objective.Questions(anchor, relation, anchor, asks, None, weight), None, None, labels, pairs)
     asked = objective.ask(config, graph, index, weight, of_side)
@@ -133,9 +137,9 @@ def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: 
 
 
 def _pairs(config: Kge, graph: TrainGraph, b: int, key: Array) -> objective.Questions:
-    """Triples drawn at random, as many as `b` questions have in the mean."""
+    """Triples drawn at random, as many as a batch of `b` stands for in the mean."""
     n = len(graph.triples)
-    index = jax.random.randint(key, (-(-b * n // len(graph.questions)),), 0, n)
+    index = jax.random.randint(key, (-(-b * n // examples_of(config, graph)),), 0, n)
     return objective.ask(config, graph, index, jnp.ones(index.shape), key)
 
 

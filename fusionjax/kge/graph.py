@@ -44,9 +44,10 @@ class TrainGraph:
     """int32 [questions, 3]: anchor, relation, 0 (asks for the tail) or 1 (k-vs-all)."""
     labels: jax.Array
     """uint8 [questions, ⌈e / 8⌉]: bit i of byte j says that entity 8 j + i is an answer (k-vs-all)."""
+    turns: jax.Array
+    """int32 [·]: the question of each turn of a pass (`loss.answers`): one with many answers has several turns."""
     answers: jax.Array
-    """float32 [questions]: how many of its answers a question stands for (`loss.answers`); one asked several times, for a share
-    of them each time."""
+    """float32 [questions]: how many of its answers a question stands for in each of its turns."""
 
 
 def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kge) -> TrainGraph:
@@ -76,6 +77,7 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
         "known": nothing,
         "questions": np.zeros((0, 3), np.int32),
         "labels": np.zeros((0, 0), np.uint8),
+        "turns": nothing,
         "answers": np.zeros(0, np.float32),
     }
     negatives = config.negatives
@@ -94,10 +96,9 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
         parts["questions"], parts["labels"] = labels_of(triples, n_entities, n_relations, both=not config.reciprocal)
         if config.loss.answers:
             number = np.bitwise_count(parts["labels"]).sum(1, dtype=np.int64)
-            times = -(-number // config.loss.answers)
-            again = np.repeat(np.arange(len(number)), times)
-            parts |= {"questions": parts["questions"][again], "labels": parts["labels"][again]}
-            parts["answers"] = (number / times)[again].astype(np.float32)
+            turns = -(-number // config.loss.answers)
+            parts["turns"] = np.repeat(np.arange(len(number), dtype=np.int32), turns)
+            parts["answers"] = (number / turns).astype(np.float32)
     return TrainGraph(**{name: jnp.asarray(part) for name, part in parts.items()})
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.kge.epoch import build_epoch, init_state, order
+from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
 from fusionjax.kge.model import Features
 from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
 
@@ -78,7 +78,7 @@ def test_questions_that_count_for_each_answer_are_one_vs_all(answers: int, how: 
     sgd, n3 = "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}"
     common = ("scorer=complex", sgd, n3, *how)
     once = made(*common, "training=k_vs_all", f"loss.answers={answers}")
-    n = len(once.graph.questions)
+    n = examples_of(once.config, once.graph)
     assert n == (113 if answers == 99 else 118)  # of 126 triples
     chosen = np.concatenate([np.arange(n), np.full(3, -1)])[None].astype(np.int32)  # three fill up the batch
     (ours, losses), (theirs, others) = once.passes(chosen=chosen), made(*common, "batch_size=126").passes()

@@ -38,7 +38,18 @@ def test_reciprocal_relations_double_the_triples() -> None:
 
 def test_arrays_that_training_does_not_read_have_no_rows() -> None:
     plain = graph_of()
-    empty = ("head_share", "alias", "alias_other", "typed_offsets", "typed", "known_row", "known", "questions", "labels")
+    empty = (
+        "head_share",
+        "alias",
+        "alias_other",
+        "typed_offsets",
+        "typed",
+        "known_row",
+        "known",
+        "questions",
+        "labels",
+        "turns",
+    )
     assert all(len(getattr(plain, name)) == 0 for name in empty)
     # What concerns corruptions alone is not made where none are drawn.
     assert len(graph_of("negatives={sampler: degree, filtered: true}").alias) == 0
@@ -121,6 +132,15 @@ def test_questions_of_k_vs_all_follow_the_config() -> None:
         asked = {tuple(question) for question in np.asarray(graph.questions).tolist()}
         assert asked == {key for key in expected if not (reciprocal and key[2])}
         assert len(asked) == len(graph.questions)
+
+
+def test_questions_of_many_answers_have_several_turns() -> None:
+    graph = graph_of("training=k_vs_all", "loss={answers: 2}")
+    turns, share = np.bincount(graph.turns, minlength=len(graph.questions)), np.asarray(graph.answers)
+    expected = answers(np.asarray(graph.triples))
+    numbers = [len(expected[tuple(question)]) for question in np.asarray(graph.questions).tolist()]
+    assert turns.tolist() == [-(-number // 2) for number in numbers] and max(numbers) > 2
+    assert turns * share == pytest.approx(numbers)
 
 
 def test_labels_of_more_than_a_gibibyte_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
