@@ -126,9 +126,9 @@ def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: 
         anchor, relation, of_head = (graph.questions[index, column] for column in range(3))
         asks = None if config.reciprocal else of_head == 1
         # There is no one answer: the anchor stands in its place, and nothing reads it.
-        labels = _labels(graph, index, model.n_entities)
+        asked = objective.Questions(anchor, relation, anchor, asks, None, weight)
         pairs = _pairs(config, graph, len(chosen), of_draw) if config.relation_prediction else None
-        return Batch(objective.Questions(anchor, relation, anchor, asks, None, weight), None, None, labels, pairs)
+        return Batch(asked, None, None, _labels(graph, index, model.n_entities), pairs)
     asked = objective.ask(config, graph, index, weight, of_side)
     if config.training == "one_vs_all":
         return Batch(asked, None, None, None)
