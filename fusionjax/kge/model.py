@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.kge import Kge
+from fusionjax.kge.looped import looped_products
 from fusionjax.models.scorers import Dropout, Init, Scorer, Sizes, make_scorer
 from fusionjax.models.scorers.algebra import root
 
@@ -176,12 +177,15 @@ class GraphModel:
         return self.scorer.score(jnp.where(asks, candidates, anchor), between, jnp.where(asks, anchor, candidates), shared)
 
     def pick(
-        self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"]
+        self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"], looped: bool = False
     ) -> Float[Array, "q n"]:
-        """Scores of each question's own candidates, out of the products of all queries with all entities."""
+        """Scores of each question's own candidates: out of the products of all queries with all entities, or `looped`."""
         distance = self.scorer.compare == "distance"  # whose terms cancel: see `Scorer.compare_all`
-        products = jnp.einsum("qw,ew->qe", query, entities, precision="highest" if distance else None)
-        picked = jnp.take_along_axis(products, numbers, axis=1)
+        if looped:
+            picked = looped_products(query, entities, numbers)
+        else:
+            products = jnp.einsum("qw,ew->qe", query, entities, precision="highest" if distance else None)
+            picked = jnp.take_along_axis(products, numbers, axis=1)
         if not distance:
             return picked
         squares = (query * query).sum(-1)[:, None] + (entities * entities).sum(-1)[numbers]

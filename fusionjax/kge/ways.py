@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.kge import Kge
-from fusionjax.kge import objective
+from fusionjax.kge import looped, objective
 from fusionjax.kge.candidates import score_candidates
 from fusionjax.kge.graph import TrainGraph
 from fusionjax.kge.model import Between, Features, GraphModel, Params
@@ -17,16 +17,19 @@ from fusionjax.kge.objective import Hyper, Questions, Vectors
 
 DENSE_ENTITIES = 32
 """A question's own candidates are picked from its scores of all entities, by one matrix product, up to this many times as many
-entities as candidates: a row looked up costs about as much as that many rows of a matrix product (measured on a CPU)."""
+entities as candidates: a row XLA looks up costs about as much as that many rows of a matrix product (measured on a CPU)."""
+LOOPED_ENTITIES = 10
+"""The same where loops look rows up (`looped`), measured on two cores: 8, and something for what they take to compile."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
     """How a batch is computed; static under jit."""
 
-    against: Literal["all", "picked", "scanned", "gathered"]
-    """all: every entity; picked: drawn candidates, out of scores of all; scanned: one candidate of every question at a time
-    (`candidates`); gathered: vectors of all candidates at once, where chunks share them or text and numbers go into them."""
+    against: Literal["all", "picked", "looped", "scanned", "gathered"]
+    """all: every entity; picked: drawn candidates, out of scores of all; looped: these scores alone (`looped`); scanned: one
+    candidate of every question at a time (`candidates`); gathered: vectors of all candidates at once, where chunks share them
+    or text and numbers go into them."""
     rows: bool
     """Only the rows of a batch are updated."""
     longest: int = 0
@@ -43,15 +46,18 @@ def way_of(model: GraphModel, config: Kge, graph: TrainGraph) -> Way:
     longest = int(np.diff(np.asarray(graph.known_offsets)).max(initial=0))
     settings, entities = config.negatives, model.n_entities
     whole_table = config.penalty.name != "none" and not config.penalty.weighted
-    near = entities <= DENSE_ENTITIES * settings.number and model.scorer.product and not settings.shared
-    if near and config.optimiser.rows != "on":
-        return Way("picked", False, longest, both)
     questions = config.batch_size * (2 if both else 1)
     touched = 2 * config.batch_size + (questions // settings.shared if settings.shared else questions) * settings.number
     wanted = config.optimiser.rows == "on" or (config.optimiser.rows == "auto" and touched < entities)
     rows = wanted and model.has_table and not whole_table
     # An accelerator has the bandwidth for all candidates at once, and would wait for each of many small programs.
     plain = model.text in ("none", "align") and not model.literal_width
+    if model.scorer.product and not settings.shared and config.optimiser.rows != "on":
+        near = entities <= DENSE_ENTITIES * settings.number
+        if looped.available() and (near or (plain and not rows)) and entities > LOOPED_ENTITIES * settings.number:
+            return Way("looped", False, longest, both)
+        if near:
+            return Way("picked", False, longest, both)
     scans = plain and not settings.shared and jax.default_backend() == "cpu"
     return Way("scanned" if scans else "gathered", rows, longest, both)
 
@@ -109,7 +115,7 @@ def loss_of(
     of_anchor, of_relation, inside = jax.random.split(key, 3)
     asked, q = batch.asked, batch.asked.anchor.shape[0]
     # Entity vectors: all of them, or those of the batch in the order of `numbers_of`.
-    if way.against in ("all", "picked"):
+    if way.against in ("all", "picked", "looped"):
         entities = model.vectors(params, features)
         anchor = entities[asked.anchor]
         answer = _turned(anchor) if way.both else entities[asked.answer]
@@ -136,10 +142,10 @@ def loss_of(
         if way.against == "gathered":
             corrupt = entities[-batch.drawn.size :].reshape(*batch.drawn.shape, -1)
             positive, negative = objective.against_drawn(model, config, asked, dropped, corrupt, shared, inside)
-        elif way.against == "picked":
+        elif way.against in ("picked", "looped"):
             query = model.queries(dropped.anchor, dropped.relation, asked.of_head, shared, inside)
             positive = model.scorer.compare_each(query, answer)
-            negative = model.pick(query, entities, batch.drawn)
+            negative = model.pick(query, entities, batch.drawn, looped=way.against == "looped")
         else:
             table, zeros = (params["entities"], None) if rows is None else (rows.table, rows.zeros)
             context = _context(model, asked, dropped, shared, inside)

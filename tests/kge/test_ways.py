@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.kge import ways
+from fusionjax.kge import looped, ways
 from fusionjax.kge.model import Features
 from fusionjax.kge.ways import Way
 from tests.kge.made import ENTITIES, Made, assert_close, made, normal
@@ -25,11 +25,11 @@ def text_of(literals: int = 2) -> Features:
 CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
     "product, both sides": (
         made("scorer=complex", *BOTH, "penalty={name: n3, entity: 0.01, relation: 0.01}", "relation_prediction=0.3"),
-        [("picked", False), ("scanned", False), ("scanned", True), ("gathered", True)],
+        [("picked", False), ("looped", False), ("scanned", False), ("scanned", True), ("gathered", True)],
     ),
     "distance, reciprocal": (
         made("scorer=transe", "margin=3", *NEGATIVES, SMALL, "loss.name=self_adversarial"),
-        [("picked", False), ("scanned", True)],
+        [("picked", False), ("looped", False), ("scanned", True)],
     ),
     "no query, both sides": (
         made("scorer=rotate", "margin=3", *BOTH, "loss.name=margin", "dropout.entity=0.3"),
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
     ),
     "text and numbers": (
         made("scorer=distmult", *BOTH, "text={use: add, checkpoint: x}", "loss.name=bce", features=text_of()),
-        [("picked", False), ("gathered", False), ("gathered", True)],
+        [("picked", False), ("looped", False), ("gathered", False), ("gathered", True)],
     ),
     "aligned": (
         made("scorer=distmult", *BOTH, "text={use: align, checkpoint: x}", features=text_of(literals=0)),
@@ -81,7 +81,10 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         return way.against, way.rows
 
     assert chosen("training=one_vs_all") == chosen("training=k_vs_all") == ("all", False)
-    assert chosen() == chosen(*few) == ("picked", False)
+    assert chosen() == chosen("negatives.number=3") == ("picked", False)
+    assert chosen(*few) == ("looped", False)
+    monkeypatch.setattr(looped, "available", lambda: False)  # as without numba
+    assert chosen(*few) == ("picked", False)
     assert chosen("optimiser.rows=on") == ("scanned", True)
     assert chosen("scorer=rotate") == ("scanned", False) and chosen("scorer=rotate", *few) == ("scanned", True)
     assert chosen("scorer=rotate", *few, "optimiser.rows=off") == ("scanned", False)
@@ -89,6 +92,8 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen("negatives.shared=4") == ("gathered", False)  # 2 · 16 + 16 / 4 · 64 rows are more than there are
     monkeypatch.setattr(ways, "DENSE_ENTITIES", 1)
     assert chosen(*few) == ("scanned", True)
+    monkeypatch.setattr(looped, "available", lambda: True)
+    assert chosen(*few) == ("scanned", True) and chosen(*few, "optimiser.rows=off") == ("looped", False)
     # A penalty on the whole table has a gradient for every row.
     assert chosen(*few, "optimiser.rows=on", "penalty={name: l2, entity: 1, weighted: false}") == ("scanned", False)
     features = text_of()
