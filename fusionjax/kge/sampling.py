@@ -24,7 +24,7 @@ def draw(
       relation, of_head: of each question; typed candidates only, which are never shared.
     """
     if config.sampler == "degree":
-        cell = jax.random.randint(key, shape, 0, n_entities, dtype=jnp.int32)
+        cell = below(key, shape, n_entities)
         toss = jax.random.uniform(jax.random.fold_in(key, 1), shape)
         return jnp.where(toss < graph.alias[cell], cell, graph.alias_other[cell])
     if config.sampler == "typed":
@@ -35,7 +35,20 @@ def draw(
             jnp.int32
         )  # float32 is exact up to 16 M, enough for one relation's ends
         return graph.typed[jnp.minimum(start[:, None] + place, stop[:, None] - 1)]
-    return jax.random.randint(key, shape, 0, n_entities, dtype=jnp.int32)
+    return below(key, shape, n_entities)
+
+
+def below(key: Array, shape: tuple[int, ...], n: int) -> Int[Array, "..."]:
+    """Uniform numbers from 0 to n − 1, n < 2³¹: ⌊n · x / 2³²⌋ of 32 random bits x, whose chances differ by less than 2⁻³².
+
+    `jax.random.randint` draws twice as many bits, and divides: half of what drawing takes a CPU.
+    """
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    high, low = bits >> 16, bits & 0xFFFF
+    n_high, n_low = n >> 16, n & 0xFFFF
+    middle = high * jnp.uint32(n_low) + ((low * jnp.uint32(n_low)) >> 16)
+    carry = (low * jnp.uint32(n_high) + (middle & 0xFFFF)) >> 16
+    return (high * jnp.uint32(n_high) + (middle >> 16) + carry).astype(jnp.int32)
 
 
 def is_known(row: Int[Array, "q"], candidates: Int[Array, "q n"], graph: TrainGraph, longest: int) -> Bool[Array, "q n"]:

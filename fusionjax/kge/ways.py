@@ -122,9 +122,10 @@ def loss_of(
     else:
         numbers = numbers_of(way, batch)
         own = rows.own if rows is not None else params["entities"][numbers] if model.has_table else None
-        entities = model.compose(own, params, features, numbers)
-        anchor = entities[:q]
-        answer = _turned(anchor) if way.both else entities[q : 2 * q]
+        # Split, not sliced: the gradient of a split is one array put together, that of slices as many sums of padded ones.
+        anchor, *more = jnp.split(model.compose(own, params, features, numbers), [q] if way.both else [q, 2 * q])
+        entities = more[-1]
+        answer = _turned(anchor) if way.both else more[0]
     between = Between(asked.relation, params["relations"])
     vectors = Vectors(anchor, between, answer)
     dropped = vectors
@@ -140,7 +141,7 @@ def loss_of(
     else:
         assert batch.drawn is not None and batch.nothing is not None
         if way.against == "gathered":
-            corrupt = entities[-batch.drawn.size :].reshape(*batch.drawn.shape, -1)
+            corrupt = entities.reshape(*batch.drawn.shape, -1)
             positive, negative = objective.against_drawn(model, config, asked, dropped, corrupt, shared, inside)
         elif way.against in ("picked", "looped"):
             query = model.queries(dropped.anchor, dropped.relation, asked.of_head, shared, inside)
@@ -172,8 +173,7 @@ def loss_of(
 
 def _turned(anchor: Float[Array, "q w"]) -> Float[Array, "q w"]:
     """The answers of `Way.both`: first the tails of the heads, then the heads of the tails."""
-    b = anchor.shape[0] // 2
-    return jnp.concatenate([anchor[b:], anchor[:b]])
+    return anchor.reshape(2, -1, anchor.shape[1])[::-1].reshape(anchor.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fusionjax.evaluation.ranking import Ragged
 from fusionjax.kge.graph import TrainGraph
-from fusionjax.kge.sampling import draw, is_known
+from fusionjax.kge.sampling import below, draw, is_known
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
 
 SHAPE = (200, 100)
@@ -41,6 +41,12 @@ def test_uniform_draws_are_all_entities_alike() -> None:
     found = drawn("uniform")
     assert found.shape == SHAPE and found.dtype == np.int32
     assert_frequencies(found, np.full(ENTITIES, 1 / ENTITIES))
+
+
+@pytest.mark.parametrize("n", [1, 2, 21, 65_535, 65_536, 65_537, 1_000_000, 2**31 - 1])
+def test_numbers_below_another_are_exact(n: int) -> None:
+    bits = np.asarray(jax.random.bits(jax.random.key(1), (20_000,), jnp.uint32))
+    assert below(jax.random.key(1), (20_000,), n).tolist() == [int(x) * n >> 32 for x in bits]
 
 
 def test_draws_in_proportion_to_a_power_of_the_degree() -> None:

@@ -205,8 +205,7 @@ class Scorer:
     def compare_each(self, query: Float[Array, "... d"], entity: Float[Array, "... d"]) -> Float[Array, "..."]:
         """Scores of queries and entities pairwise; leading axes broadcast."""
         if self.compare == "distance":
-            difference = query - entity
-            return self.sizes.margin - root((difference * difference).sum(-1))
+            return self.sizes.margin - root(jnp.square(query - entity).sum(-1))
         return (query * entity).sum(-1)
 
     def compare_all(self, query: Float[Array, "b d"], entities: Float[Array, "n d"]) -> Float[Array, "b n"]:
@@ -218,7 +217,7 @@ class Scorer:
         if self.compare == "product":
             return jnp.einsum("bd,nd->bn", query, entities)
         products = jnp.einsum("bd,nd->bn", query, entities, precision="highest")
-        squares = (query * query).sum(-1)[:, None] + (entities * entities).sum(-1)[None]
+        squares = jnp.square(query).sum(-1)[:, None] + jnp.square(entities).sum(-1)[None]
         return self.sizes.margin - root(squares - 2 * products)
 
     def score_tails(
