@@ -25,7 +25,6 @@ from benchmarks.kge.ours import Program
 from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.epoch import order
 from fusionjax.kge.evaluate import Ranking
 
 FB15K = (14_951, 1_345, 592_213)
@@ -80,8 +79,8 @@ def train(graph: graphs.Graph, kge: Kge, limits: Ceilings, passes: int) -> dict[
     program = Program(kge, graph)
     first = program.run(0)
     taken = float(np.median([program.run(1 + number) for number in range(passes)]))
-    steps = -(-program.examples // kge.batch_size)
-    chosen = order(0, 0, program.examples, kge.batch_size)[:1]
+    steps = program.examples.steps
+    chosen = program.examples.order(0, 0)[:1]
     lowered = program.epoch.lower(program.state, program.graph, program.features, program.hyper, chosen, program.keys)
     cost: Any = lowered.compile().cost_analysis()
     step, bytes_, flops = taken / steps, cost["bytes accessed"], cost["flops"]

@@ -22,7 +22,7 @@ from benchmarks.kge import graph as graphs
 from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
+from fusionjax.kge.epoch import Examples, build_epoch, init_state
 from fusionjax.kge.evaluate import Ranking
 from fusionjax.kge.graph import train_graph
 from fusionjax.kge.model import Features, graph_model
@@ -79,11 +79,11 @@ class Program:
             self.keys = jnp.stack(keys)
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.state = jax.jit(create)(jnp.int32(0) if seeds == 1 else jnp.arange(seeds, dtype=jnp.int32))
-        self.examples = examples_of(kge, self.graph)
+        self.examples = Examples.of(kge, self.graph)
 
     def run(self, number: int, steps: int | None = None) -> float:
         """Seconds of one pass, or of so many of its steps."""
-        each = [order(seed, number, self.examples, self.kge.batch_size)[:steps] for seed in range(self.seeds)]
+        each = [self.examples.order(seed, number)[:steps] for seed in range(self.seeds)]
         started = time.perf_counter()
         chosen = each[0] if self.seeds == 1 else np.stack(each)
         self.state, sums = self.epoch(self.state, self.graph, self.features, self.hyper, chosen, self.keys)

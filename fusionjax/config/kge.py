@@ -93,9 +93,10 @@ class Loss(Section):
     label_smoothing: Rate = 0.0
     """one_vs_all, k_vs_all: share of the target spread evenly over all entities."""
     answers: Annotated[int, Field(ge=0)] = 0
-    """k_vs_all with softmax: a question counts once for each of its answers, and is asked once for every so many of them. The
-    loss is that of one_vs_all then, but most questions are scored once instead of once for each of their triples. 0: a question
-    counts once, and is asked once."""
+    """softmax only: a question is scored once for up to so many of its answers, instead of once for each of its triples. With
+    one_vs_all so many triples of a question, grouped anew for each pass, are asked together (`reciprocal` only). With k_vs_all
+    a question counts once for each of its answers, and is asked once for every so many, each time with all as answers. Either
+    way the loss is that of one_vs_all. 0: one_vs_all asks each triple alone, k_vs_all each question once."""
 
 
 class Penalty(Section):
@@ -176,7 +177,7 @@ class Kge(Section):
     penalty: Penalty = Penalty()
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 512
-    """Triples (k_vs_all: questions) a step."""
+    """Triples (k_vs_all, or with `loss.answers`: questions) a step."""
     epochs: Positive = 100
     validate_every: Positive = 5
     """Epochs between validations."""
@@ -202,10 +203,16 @@ class Kge(Section):
             return self
         if self.training != "negatives" and self.loss.name in ("margin", "self_adversarial"):
             raise ValueError(f"loss.name: {self.loss.name} needs training: negatives, got {self.training}")
-        if self.loss.answers and (self.training, self.loss.name) != ("k_vs_all", "softmax"):
+        if self.loss.answers and (self.training == "negatives" or self.loss.name != "softmax"):
             raise ValueError(
-                f"loss.answers: needs training: k_vs_all with loss.name: softmax, got {self.training} with {self.loss.name}"
+                "loss.answers: needs training: one_vs_all or k_vs_all, with loss.name: softmax, "
+                f"got {self.training} with {self.loss.name}"
             )
+        if self.loss.answers and self.training == "one_vs_all":
+            if not self.reciprocal:
+                raise ValueError("loss.answers: needs reciprocal: true with training: one_vs_all")
+            if self.penalty.name == "dura":
+                raise ValueError("penalty.name: dura holds each triple's answer: not with loss.answers and one_vs_all")
         if self.scorer == "conve" and not self.reciprocal:
             raise ValueError("scorer: conve answers for tails only: it needs reciprocal: true")
         if self.block and (self.training, self.loss.name) != ("one_vs_all", "softmax"):

@@ -4,6 +4,7 @@ The triples, the sampler and the parameters are on the device; the host gives th
 when the pass is over.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -39,21 +40,56 @@ def init_state(model: GraphModel, config: Kge, seed: Any) -> State:
     }
 
 
-def examples_of(config: Kge, graph: TrainGraph) -> int:
+@dataclasses.dataclass(frozen=True)
+class Examples:
     """What an epoch passes over once: triples (inverses too), or questions, or their turns."""
-    if config.training != "k_vs_all":
-        return len(graph.triples)
-    return len(graph.turns if config.loss.answers else graph.questions)
 
+    number: int
+    batch_size: int
+    question: np.ndarray | None = None
+    """int [number]: triples of one question are asked together, up to …"""
+    together: int = 1
+    """… so many at once."""
 
-def order(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
-    """The examples of an epoch in random order, int32 [steps, b]; −1 fills up the last batch.
+    @classmethod
+    def of(cls, config: Kge, graph: TrainGraph) -> "Examples":
+        if config.training == "one_vs_all" and config.loss.answers:
+            return cls(len(graph.triples), config.batch_size, np.asarray(graph.question_of), config.loss.answers)
+        several = config.training == "k_vs_all"
+        parts = graph.question_of if several and config.loss.answers else graph.questions if several else graph.triples
+        return cls(len(parts), config.batch_size)
 
-    Drawn on the host: sorting random keys on a CPU device takes longer than training on a small graph.
-    """
-    shuffled = np.random.Generator(np.random.Philox([seed, epoch])).permutation(n).astype(np.int32)
-    steps = -(-n // batch_size)
-    return np.concatenate([shuffled, np.full(steps * batch_size - n, -1, np.int32)]).reshape(steps, batch_size)
+    @functools.cached_property
+    def rows(self) -> int:
+        """Questions asked in a pass."""
+        if self.question is None:
+            return self.number
+        return int((-(-np.bincount(self.question) // self.together)).sum())
+
+    @property
+    def steps(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The examples of an epoch in random order, int32 [steps, b · together]; −1 fills up.
+
+        Drawn on the host: sorting random keys on a CPU device takes longer than training on a small graph.
+        """
+        random = np.random.Generator(np.random.Philox([seed, epoch]))
+        shuffled = random.permutation(self.number).astype(np.int32)
+        table = np.full((self.steps * self.batch_size, self.together), -1, np.int32)
+        if self.question is None:
+            table[: self.number, 0] = shuffled
+        else:
+            asked = self.question[shuffled]
+            shuffled = shuffled[np.argsort(asked, kind="stable")]  # triples of a question side by side, in random order
+            count = np.bincount(asked)
+            count = count[count > 0]
+            place = np.arange(self.number) - np.repeat(count.cumsum() - count, count)
+            before = -(-count // self.together)
+            row = np.repeat(before.cumsum() - before, count) + place // self.together
+            table[random.permutation(self.rows)[row], place % self.together] = shuffled
+        return table.reshape(self.steps, -1)
 
 
 def build_epoch(model: GraphModel, config: Kge, way: Way) -> Epoch:
@@ -119,9 +155,11 @@ def build_epoch(model: GraphModel, config: Kge, way: Way) -> Epoch:
 def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: Int[Array, "b"], key: Array) -> Batch:
     of_side, of_draw = jax.random.split(key)
     weight, index = (chosen >= 0).astype(jnp.float32), jnp.maximum(chosen, 0)
+    if config.training == "one_vs_all" and config.loss.answers:
+        return _together_asked(graph, index.reshape(-1, config.loss.answers), weight.reshape(-1, config.loss.answers))
     if config.training == "k_vs_all":
         if config.loss.answers:
-            index = graph.turns[index]
+            index = graph.question_of[index]
             weight = weight * graph.answers[index]
         anchor, relation, of_head = (graph.questions[index, column] for column in range(3))
         asks = None if config.reciprocal else of_head == 1
@@ -136,10 +174,20 @@ def _batch(model: GraphModel, config: Kge, way: Way, graph: TrainGraph, chosen: 
     return Batch(asked, drawn, nothing, None)
 
 
+def _together_asked(graph: TrainGraph, index: Int[Array, "b n"], there: Array) -> Batch:
+    """Questions with some of their answers each."""
+    triples = graph.triples[index]
+    anchor, relation, answer = (triples[:, 0, column] for column in range(3))
+    asked = objective.Questions(anchor, relation, answer, None, None, there.sum(1))
+    pairs = objective.Questions(*triples.reshape(-1, 3).T, of_head=None, known_row=None, weight=there.reshape(-1))
+    share = there / jnp.maximum(asked.weight, 1.0)[:, None]
+    return Batch(asked, None, None, objective.Answers(triples[:, :, 2], share), pairs)
+
+
 def _pairs(config: Kge, graph: TrainGraph, b: int, key: Array) -> objective.Questions:
     """Triples drawn at random, as many as a batch of `b` stands for in the mean."""
     n = len(graph.triples)
-    index = jax.random.randint(key, (-(-b * n // examples_of(config, graph)),), 0, n)
+    index = jax.random.randint(key, (-(-b * n // Examples.of(config, graph).number),), 0, n)
     return objective.ask(config, graph, index, jnp.ones(index.shape), key)
 
 

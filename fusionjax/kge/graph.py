@@ -44,8 +44,9 @@ class TrainGraph:
     """int32 [questions, 3]: anchor, relation, 0 (asks for the tail) or 1 (k-vs-all)."""
     labels: jax.Array
     """uint8 [questions, ⌈e / 8⌉]: bit i of byte j says that entity 8 j + i is an answer (k-vs-all)."""
-    turns: jax.Array
-    """int32 [·]: the question of each turn of a pass (`loss.answers`): one with many answers has several turns."""
+    question_of: jax.Array
+    """int32 [·]: the question of each turn of a pass (k-vs-all with `loss.answers`: one with many answers has several), or of
+    each triple (one-vs-all with it)."""
     answers: jax.Array
     """float32 [questions]: how many of its answers a question stands for in each of its turns."""
 
@@ -77,7 +78,7 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
         "known": nothing,
         "questions": np.zeros((0, 3), np.int32),
         "labels": np.zeros((0, 0), np.uint8),
-        "turns": nothing,
+        "question_of": nothing,
         "answers": np.zeros(0, np.float32),
     }
     negatives = config.negatives
@@ -97,8 +98,10 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
         if config.loss.answers:
             number = np.bitwise_count(parts["labels"]).sum(1, dtype=np.int64)
             turns = -(-number // config.loss.answers)
-            parts["turns"] = np.repeat(np.arange(len(number), dtype=np.int32), turns)
+            parts["question_of"] = np.repeat(np.arange(len(number), dtype=np.int32), turns)
             parts["answers"] = (number / turns).astype(np.float32)
+    if config.training == "one_vs_all" and config.loss.answers:
+        parts["question_of"] = known_index(triples, n_relations)[1][:, 0]
     return TrainGraph(**{name: jnp.asarray(part) for name, part in parts.items()})
 
 

@@ -53,6 +53,14 @@ class Questions(NamedTuple):
     """0 for what fills up the last batch."""
 
 
+class Answers(NamedTuple):
+    """Some answers of each question."""
+
+    numbers: Int[Array, "q n"]
+    share: Float[Array, "q n"]
+    """Of the question's target; 0 for what fills up."""
+
+
 class Vectors(NamedTuple):
     """Of a batch's questions, dropout done."""
 
@@ -136,18 +144,27 @@ def against_all(
     asked: Questions,
     vectors: Vectors,
     entities: Float[Array, "e w"],
-    labels: Bool[Array, "q e"] | None,
+    labels: Bool[Array, "q e"] | Answers | None,
     shared: Params | None,
     key: Array,
 ) -> Float[Array, "q"]:
-    """The loss of each question against every entity."""
+    """The loss of each question against every entity.
+
+    Args:
+      labels: the answers; None: that of `asked` alone.
+    """
     smoothing = hyper["label_smoothing"] if config.loss.label_smoothing else None
     if config.block and config.block < entities.shape[0] and model.scorer.product:
         query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
-        own = model.scorer.compare_each(query, entities[asked.answer])
+        if isinstance(labels, Answers):
+            own = (model.scorer.compare_each(query[:, None], entities[labels.numbers]) * labels.share).sum(-1)
+        else:
+            own = model.scorer.compare_each(query, entities[asked.answer])
         total, mean = _blockwise(model, query, entities, config.block)
         return total - (own if smoothing is None else (1 - smoothing) * own + smoothing * mean)
     scores = model.score_all(vectors.anchor, vectors.relation, asked.of_head, entities, shared, key)
+    if isinstance(labels, Answers):
+        return losses.softmax_over_some(scores, labels.numbers, labels.share, smoothing)
     if labels is not None:
         of = losses.softmax_over_answers if config.loss.name == "softmax" else losses.sigmoid_over_answers
         return of(scores, labels, smoothing)
@@ -210,7 +227,7 @@ def penalty(
     params: Params,
     vectors: Vectors,
     asked: Questions,
-    answers: tuple[Float[Array, "e w"], Bool[Array, "q e"]] | None = None,
+    answers: tuple[Float[Array, "e w"], Bool[Array, "q e"] | Answers] | None = None,
 ) -> Float[Array, ""]:
     """What keeps vectors small: the mean over questions, or of whole tables once.
 
@@ -231,10 +248,16 @@ def penalty(
     ends = (anchor**power).sum(-1)
     if answers is not None:
         each = (scorer.factors(nobody, params["relations"][:1], answers[0])[2] ** power).sum(-1)
-        ends += answers[1] @ each / jnp.maximum(answers[1].sum(-1), 1)  # the mean of its answers
+        ends += _mean_of_answers(each, answers[1])
     elif config.training != "k_vs_all":  # which has no answer of its own: there entities are held as anchors only
         ends += (answer**power).sum(-1)
     return mean(of_entity * ends + of_relation * relations[asked.relation], asked.weight)
+
+
+def _mean_of_answers(each: Float[Array, "e"], labels: Bool[Array, "q e"] | Answers) -> Float[Array, "q"]:
+    if isinstance(labels, Answers):
+        return (each[labels.numbers] * labels.share).sum(-1)
+    return labels @ each / jnp.maximum(labels.sum(-1), 1)
 
 
 def _dura(model: GraphModel, config: Kge, vectors: Vectors, asked: Questions, shared: Params | None) -> Float[Array, "q"]:

@@ -21,7 +21,7 @@ from fusionjax.config import schema
 from fusionjax.config.kge import Kge, SettingName
 from fusionjax.errors import UserError
 from fusionjax.evaluation.ranking import NaNScore
-from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
+from fusionjax.kge.epoch import Examples, build_epoch, init_state
 from fusionjax.kge.evaluate import Ranking
 from fusionjax.kge.graph import train_graph
 from fusionjax.kge.model import Features, GraphModel, graph_model
@@ -208,8 +208,8 @@ class _Loop:
         self.members, self.model, self.kge = members, model, kge
         self.ranking, self.say, self.on_validation, self.stop = ranking, say, on_validation, stop
         self.alone = len(members) == 1
-        self.examples = examples_of(kge, graph)
-        self.steps = -(-self.examples // kge.batch_size)
+        self.examples = Examples.of(kge, graph)
+        self.steps = self.examples.steps
         self.total = self.steps * kge.epochs
         epoch = build_epoch(model, kge, way)
         create = lambda seed: init_state(model, kge, seed)  # noqa: E731
@@ -246,7 +246,7 @@ class _Loop:
     def _pass(self, done: int, bar: Bar) -> int:
         """The rest of a pass over the triples, and what follows it; returns the steps done."""
         at = done // self.steps
-        orders = [order(member.config.seed, at, self.examples, self.kge.batch_size) for member in self.members]
+        orders = [self.examples.order(member.config.seed, at) for member in self.members]
         chosen = self.place.orders(orders[0] if self.alone else np.stack(orders))
         while done < (at + 1) * self.steps:
             first = done % self.steps

@@ -13,7 +13,7 @@ from fusionjax.kge import looped, objective
 from fusionjax.kge.candidates import score_candidates
 from fusionjax.kge.graph import TrainGraph
 from fusionjax.kge.model import Between, Features, GraphModel, Params
-from fusionjax.kge.objective import Hyper, Questions, Vectors
+from fusionjax.kge.objective import Answers, Hyper, Questions, Vectors
 
 DENSE_ENTITIES = 32
 """A question's own candidates are picked from its scores of all entities, by one matrix product, up to this many times as many
@@ -70,10 +70,10 @@ class Batch(NamedTuple):
     """Candidates of each question, or chunk."""
     nothing: Bool[Array, "q n"] | None
     """Candidates that count for nothing."""
-    labels: Bool[Array, "q e"] | None
-    """All answers (k-vs-all)."""
+    labels: Bool[Array, "q e"] | Answers | None
+    """All answers (k-vs-all), or some (one-vs-all with `loss.answers`)."""
     pairs: Questions | None = None
-    """k-vs-all: the triples whose relation is foretold; else those asked about."""
+    """The triples whose relation is foretold; None: those asked about."""
 
 
 class Rows(NamedTuple):

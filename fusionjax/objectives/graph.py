@@ -72,6 +72,19 @@ def softmax_over_all(
     return jax.nn.logsumexp(scores, axis=-1) - own
 
 
+def softmax_over_some(
+    scores: Float[Array, "q e"],
+    answers: Int[Array, "q n"],
+    share: Float[Array, "q n"],
+    label_smoothing: float | Array | None = None,
+) -> Float[Array, "q"]:
+    """Cross-entropy between some answers, each with its share of the target (Σ 1), and the softmax over entities."""
+    own = (jnp.take_along_axis(scores, answers, axis=1) * share).sum(-1)
+    if label_smoothing is not None:
+        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
+    return jax.nn.logsumexp(scores, axis=-1) - own
+
+
 def sigmoid_over_all(
     scores: Float[Array, "q e"], answer: Int[Array, "q"], label_smoothing: float | Array | None = None
 ) -> Float[Array, "q"]:

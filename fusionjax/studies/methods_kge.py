@@ -154,9 +154,9 @@ def training(collected: "Collected") -> list[str]:
     found.append(f"Learning rates: {ranged(rows, 'optimiser.learning_rate')}.")
     found += said(rows, _schedule)
     unit = {
-        "triples, inverse ones counted": [r for r in rows.values() if r["training"] != "k_vs_all" and r["reciprocal"]],
-        "triples": [r for r in rows.values() if r["training"] != "k_vs_all" and not r["reciprocal"]],
-        "questions": [r for r in rows.values() if r["training"] == "k_vs_all"],
+        "triples, inverse ones counted": [r for r in rows.values() if not _asks_questions(r) and r["reciprocal"]],
+        "triples": [r for r in rows.values() if not _asks_questions(r) and not r["reciprocal"]],
+        "questions": [r for r in rows.values() if _asks_questions(r)],
     }
     parts = [f"{ranged(dict(enumerate(some)), 'batch_size', whole=True)} {what}" for what, some in unit.items() if some]
     found.append(f"A batch has {' or '.join(parts)}.")
@@ -240,9 +240,17 @@ def _init(row: Settings) -> str:
     return f"tables start {start}{scaled}"
 
 
+def _asks_questions(row: Settings) -> bool:
+    """Whether a batch counts questions, not triples."""
+    return row["training"] == "k_vs_all" or bool(row.get("loss.answers"))
+
+
 def _training(row: Settings) -> str:
     if row["training"] == "one_vs_all":
-        return "each training triple is scored against all entities (1-vs-all [@lacroix2018n3])"
+        together = (
+            ", up to {} triples that ask the same together".format(row["loss.answers"]) if row.get("loss.answers") else ""
+        )
+        return f"each training triple is scored against all entities (1-vs-all [@lacroix2018n3]){together}"
     if row["training"] == "k_vs_all":
         scored = "each entity and relation given is scored with all its answers against all entities at once"
         return f"{scored} (k-vs-all [@dettmers2018conve])"
@@ -275,7 +283,7 @@ def _loss(row: Settings) -> str:
         + (" in which all answers share the target" if row["training"] == "k_vs_all" else "")
         + (
             f", each question counting once for each of its answers and asked once for every {row['loss.answers']} of them"
-            if row.get("loss.answers")
+            if row.get("loss.answers") and row["training"] == "k_vs_all"
             else ""
         ),
         "bce": "binary cross-entropy of each candidate",

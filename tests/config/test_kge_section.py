@@ -51,8 +51,16 @@ MISTAKES = {
         "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, got softmax with degree",
     ),
     "triples that weigh": (
-        "scorer: distmult, loss: {answers: 1}",
-        "loss.answers: needs training: k_vs_all with loss.name: softmax, got one_vs_all with softmax",
+        "scorer: distmult, training: negatives, loss: {answers: 1}",
+        "loss.answers: needs training: one_vs_all or k_vs_all, with loss.name: softmax, got negatives with softmax",
+    ),
+    "triples asked together of both ends": (
+        "scorer: distmult, reciprocal: false, loss: {answers: 4}",
+        "loss.answers: needs reciprocal: true with training: one_vs_all",
+    ),
+    "dura of triples asked together": (
+        "scorer: distmult, loss: {answers: 4}, penalty: {name: dura, entity: 0.1}",
+        "penalty.name: dura holds each triple's answer: not with loss.answers and one_vs_all",
     ),
     "chunks that do not divide": (
         f"scorer: distmult, batch_size: 30, {NEGATIVES} negatives: {{shared: 4}}",

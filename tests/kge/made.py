@@ -10,7 +10,7 @@ import numpy as np
 
 from fusionjax.config import load_run, schema
 from fusionjax.config.kge import Kge
-from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
+from fusionjax.kge.epoch import Examples, build_epoch, init_state
 from fusionjax.kge.graph import TrainGraph, train_graph
 from fusionjax.kge.model import Features, GraphModel, graph_model
 from fusionjax.kge.objective import hyper_of
@@ -77,9 +77,7 @@ class Made:
         run = jax.jit(build_epoch(self.model, self.config, way or self.way))
         state, found = self.state(seed) if state is None else state, []
         for epoch in range(epochs):
-            rows = (
-                order(seed, epoch, examples_of(self.config, self.graph), self.config.batch_size) if chosen is None else chosen
-            )
+            rows = Examples.of(self.config, self.graph).order(seed, epoch) if chosen is None else chosen
             state, sums = run(state, self.graph, self.features, self.hyper, rows, jax.random.key(seed))
             found.append({name: float(value) / len(rows) for name, value in sums.items()})
         return state, found

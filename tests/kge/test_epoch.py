@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.kge.epoch import build_epoch, examples_of, init_state, order
+from fusionjax.kge.epoch import Examples, build_epoch, init_state
 from fusionjax.kge.model import Features
 from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
 
@@ -15,16 +15,35 @@ from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, 
 # --------------------------------------------------------------------------------------------------------------- order
 @pytest.mark.parametrize(("n", "size"), [(63, 16), (64, 16), (5, 8), (1, 1)])
 def test_order_is_a_permutation(n: int, size: int) -> None:
-    found = order(3, 1, n, size)
+    found = Examples(n, size).order(3, 1)
     assert found.shape == (-(-n // size), size) and found.dtype == np.int32
     flat = found.reshape(-1)
     assert sorted(flat[:n].tolist()) == list(range(n)) and np.all(flat[n:] == -1)
 
 
 def test_order_is_another_for_each_epoch_and_seed() -> None:
-    found = [order(seed, epoch, 63, 16).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    found = [Examples(63, 16).order(seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert all(found[i] != found[j] for i in range(4) for j in range(i))
-    assert order(0, 1, 63, 16).tolist() == found[1]
+    assert Examples(63, 16).order(0, 1).tolist() == found[1]
+
+
+@pytest.mark.parametrize(("together", "size"), [(1, 4), (2, 5), (3, 64), (99, 2)])
+def test_triples_of_a_question_are_asked_together(together: int, size: int) -> None:
+    """Questions of 7, 1, 0, 4 and 3 triples: each triple once, none with another question's, only its last row not full."""
+    question = np.array([0, 3, 0, 0, 4, 3, 0, 1, 3, 0, 4, 0, 3, 4, 0])
+    examples = Examples(len(question), size, question, together)
+    assert examples.rows == sum(-(-n // together) for n in (7, 1, 4, 3))
+    first, second = (examples.order(0, epoch).reshape(-1, together) for epoch in (0, 1))
+    assert not np.array_equal(first, second)
+    for rows in (first, second):
+        assert len(rows) == examples.steps * size
+        assert sorted(rows[rows >= 0].tolist()) == list(range(len(question)))
+        asked = [row[row >= 0] for row in rows if (row >= 0).any()]
+        assert len(asked) == examples.rows and np.all(rows[examples.rows :] == -1)
+        assert all(len(set(question[row])) == 1 for row in asked)
+        for number in set(question):
+            sizes = sorted((len(row) for row in asked if question[row[0]] == number), reverse=True)
+            assert all(size == together for size in sizes[:-1])
 
 
 # ---------------------------------------------------------------------------------------------- what fills up a batch
@@ -78,10 +97,21 @@ def test_questions_that_count_for_each_answer_are_one_vs_all(answers: int, how: 
     sgd, n3 = "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}"
     common = ("scorer=complex", sgd, n3, *how)
     once = made(*common, "training=k_vs_all", f"loss.answers={answers}")
-    n = examples_of(once.config, once.graph)
+    n = Examples.of(once.config, once.graph).number
     assert n == (113 if answers == 99 else 118)  # of 126 triples
     chosen = np.concatenate([np.arange(n), np.full(3, -1)])[None].astype(np.int32)  # three fill up the batch
     (ours, losses), (theirs, others) = once.passes(chosen=chosen), made(*common, "batch_size=126").passes()
+    assert losses[0] == pytest.approx(others[0], rel=1e-5)
+    assert_close(ours["params"], theirs["params"])
+
+
+@pytest.mark.parametrize("how", ["block=0", "block=5", "penalty={name: l2, entity: 0.1, weighted: false}"])
+def test_triples_asked_together_are_one_vs_all(how: str) -> None:
+    common = ("scorer=complex", "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}")
+    common = (*common, "relation_prediction=0.3", "loss.label_smoothing=0.2", "batch_size=126", how)
+    together, alone = made(*common, "loss.answers=3"), made(*common)
+    assert Examples.of(together.config, together.graph).rows == 117
+    (ours, losses), (theirs, others) = together.passes(), alone.passes()
     assert losses[0] == pytest.approx(others[0], rel=1e-5)
     assert_close(ours["params"], theirs["params"])
 
@@ -135,7 +165,7 @@ def test_passes_are_compiled_once_and_steps_are_counted() -> None:
     run: Any = jax.jit(build_epoch(at.model, at.config, at.way))
     state = jax.jit(lambda seed: init_state(at.model, at.config, seed))(jnp.int32(0))
     for epoch in range(3):
-        state, _ = run(state, at.graph, at.features, at.hyper, order(0, epoch, 126, 16), jax.random.key(0))
+        state, _ = run(state, at.graph, at.features, at.hyper, Examples(126, 16).order(0, epoch), jax.random.key(0))
     assert run._cache_size() == 1
     assert int(state["step"]) == 24
 
@@ -143,7 +173,7 @@ def test_passes_are_compiled_once_and_steps_are_counted() -> None:
 def test_a_pass_in_pieces_is_the_whole_pass() -> None:
     """What is random follows from the number of the step."""
     at: Made = made("scorer=distmult", "training=negatives", "negatives.number=4", "dropout.entity=0.2")
-    chosen = order(0, 0, 126, 16)
+    chosen = Examples(126, 16).order(0, 0)
     whole, _ = at.passes(chosen=chosen)
     first, _ = at.passes(chosen=chosen[:4])
     both, _ = at.passes(chosen=chosen[4:], state=first)

@@ -48,7 +48,7 @@ def test_arrays_that_training_does_not_read_have_no_rows() -> None:
         "known",
         "questions",
         "labels",
-        "turns",
+        "question_of",
     )
     assert all(len(getattr(plain, name)) == 0 for name in empty)
     # What concerns corruptions alone is not made where none are drawn.
@@ -136,7 +136,7 @@ def test_questions_of_k_vs_all_follow_the_config() -> None:
 
 def test_questions_of_many_answers_have_several_turns() -> None:
     graph = graph_of("training=k_vs_all", "loss={answers: 2}")
-    turns, share = np.bincount(graph.turns, minlength=len(graph.questions)), np.asarray(graph.answers)
+    turns, share = np.bincount(graph.question_of, minlength=len(graph.questions)), np.asarray(graph.answers)
     expected = answers(np.asarray(graph.triples))
     numbers = [len(expected[tuple(question)]) for question in np.asarray(graph.questions).tolist()]
     assert turns.tolist() == [-(-number // 2) for number in numbers] and max(numbers) > 2

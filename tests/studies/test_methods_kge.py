@@ -108,6 +108,8 @@ def test_nothing_of_the_joint_model_is_said() -> None:
             "counting once for each of its answers and asked once for every 8",
             "1-vs-all",
         ),
+        (["kge.loss.answers=4"], "(1-vs-all [@lacroix2018n3]), up to 4 triples that ask the same together", "counting once"),
+        (["kge.loss.answers=4"], "A batch has 512 questions", "512 triples"),
         (["kge.training=k_vs_all"], "in which all answers share the target", "counting once"),
         (
             ["kge.training=negatives", "kge.negatives={number: 16, sampler: degree, shared: 8, filtered: true}"],
