@@ -80,15 +80,16 @@ def main() -> None:
             found["evaluation"][model] = _turns(
                 arguments, file, model, "evaluate", {"ours": ()}, "filtered evaluation", "queries"
             )
-        for dim in ("32", "200"):
-            row = line(sys.executable, "ours", "seeds", str(file), "--model", "transe", "--dim", dim, "--seeds", "1,5")
-            found["seeds"][dim] = row
+        for shared, dim in ((shared, dim) for shared in (0, SHARED) for dim in ("32", "200")):
+            words = ["seeds", str(file), "--model", "transe", "--dim", dim, "--seeds", "1,5", "--shared", str(shared)]
+            row = line(sys.executable, "ours", *words)
+            found["seeds"].setdefault(str(shared), {})[dim] = row
             one, five = row["1 seeds"], row["5 seeds"]
             passes = five["epoch_s"] / one["epoch_s"]
             whole = [side["first_epoch_s"] + 9 * side["epoch_s"] for side in (five, one)]
             print(
-                f"transe, {dim} numbers: a pass of 5 seeds takes {passes:.2f}× that of one, 10 passes with compilation "
-                f"{whole[0] / whole[1]:.2f}×",
+                f"transe, {'shared' if shared else 'own'} corruptions, {dim} numbers: a pass of 5 seeds takes {passes:.2f}× "
+                f"that of one, 10 passes with compilation {whole[0] / whole[1]:.2f}×",
                 flush=True,
             )
         files = {entities: Path(scratch) / f"{entities}.npz" for entities in LARGE}
