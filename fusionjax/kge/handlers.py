@@ -1,8 +1,8 @@
 """Loops that numba compiles, as handlers that XLA calls on a CPU: no compiler to install, no binary to ship, nothing copied.
 
 XLA gives a handler one pointer, to a frame of the structures of its stable C interface (`xla/ffi/api/c_api.h`, in jaxlib). The
-offsets below are those of their fields where pointers have 64 bits. A call is cut into pieces, which the handler and threads
-of XLA's own pool take in turn.
+offsets below are those of their fields in versions 0.x, where pointers have 64 bits. A call is cut into pieces, which the
+handler and threads of XLA's own pool take in turn.
 """
 
 import ctypes
@@ -24,11 +24,17 @@ LOOSE = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 
 _HEADER = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text(encoding="utf-8")
 _MAJOR, _MINOR = (int(re.findall(rf"define XLA_FFI_API_{part} (\d+)", _HEADER)[0]) for part in ("MAJOR", "MINOR"))
+_FUNCTIONS = [f"XLA_FFI_{name}" for name in re.findall(r"STRUCT_FIELD\(XLA_FFI_(\w+)\);", _HEADER)]
+"""In the order of their table, which has 48 bytes of other things before them."""
+_NEEDED = ("XLA_FFI_Error_Destroy", "XLA_FFI_ThreadPool_Schedule", "XLA_FFI_ThreadPool_NumThreads")
+if _MAJOR != 0 or not set(_NEEDED) <= set(_FUNCTIONS):
+    raise ImportError("this jaxlib calls handlers in a way not known here")
+_DESTROY_ERROR, _SCHEDULE, _NUMBER_OF_THREADS = (48 + 8 * _FUNCTIONS.index(name) for name in _NEEDED)
 _METADATA = 1
 """The extension of a frame that asks for the version a handler was written for, and for nothing else."""
 _KEPT: list[Any] = []
 """Compiled handlers: XLA has their addresses."""
-_ONE, _TWO, _THREE = (types.void(*[types.intp] * n) for n in (1, 2, 3))
+_ONE, _THREE = (types.void(*[types.intp] * n) for n in (1, 3))
 
 
 def register(name: str, piece: Callable[[int, int, int], None]) -> None:
@@ -155,8 +161,6 @@ def _is_version(frame):
 # looks at the frame, which may be gone; the last to leave frees the job. So a handler waits for pieces that are being done,
 # never for a thread to come free.
 _NEXT, _DONE, _HOLDERS, _PIECES, _FRAME, _PIECE, _ARGUMENTS, _ANSWER, _BYTES = 0, 8, 16, 24, 32, 40, 48, 88, 96
-_DESTROY_ERROR, _SCHEDULE, _NUMBER_OF_THREADS = 64, 136, 144
-"""Functions in the table of XLA's interface."""
 
 
 @njit

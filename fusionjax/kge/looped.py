@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 try:
     from fusionjax.kge import loops
-except ImportError:  # numba is an optional dependency: the other ways do, slower
+except ImportError:  # numba is an optional dependency, and a jaxlib to come may differ: the other ways do, slower
     loops = None
 
 
