@@ -101,6 +101,8 @@ def _call(context, function, argument):
 
 @_instruction
 def _do(context, piece, frame, number, pieces):
+    """Calls a compiled piece."""
+
     def code(context, builder, signature, arguments):
         word = context.get_value_type(types.intp)
         kind = ir.FunctionType(ir.VoidType(), [word] * 3)
@@ -156,10 +158,9 @@ def _is_version(frame):
 
 
 # -------------------------------------------------------------------------------------------------------------------- threads
-# A job, in words: the next piece, pieces done, who may still look at the job, pieces, frame, what does a piece, what a helping
-# thread does; then arguments of XLA's functions, and an answer. A helper that XLA starts late finds no piece left and never
-# looks at the frame, which may be gone; the last to leave frees the job. So a handler waits for pieces that are being done,
-# never for a thread to come free.
+# A job, in words: the next piece, pieces done, who may still look at the job, pieces, frame, what does a piece; then arguments
+# of XLA's functions, and an answer. A helper that XLA starts late finds no piece left and never looks at the frame, which may
+# be gone; the last to leave frees the job. So a handler waits for pieces that are being done, never for a thread to come free.
 _NEXT, _DONE, _HOLDERS, _PIECES, _FRAME, _PIECE, _ARGUMENTS, _ANSWER, _BYTES = 0, 8, 16, 24, 32, 40, 48, 88, 96
 
 

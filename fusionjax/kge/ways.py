@@ -19,7 +19,8 @@ DENSE_ENTITIES = 32
 """A question's own candidates are picked from its scores of all entities, by one matrix product, up to this many times as many
 entities as candidates: a row XLA looks up costs about as much as that many rows of a matrix product (measured on a CPU)."""
 LOOPED_ENTITIES = 10
-"""The same where loops look rows up (`looped`), measured on two cores: 8, and something for what they take to compile."""
+"""Loops take over above this many times as many entities as candidates: to them a row costs as much as 8 of a matrix product
+(measured on two cores), and they take some time to compile."""
 
 
 @dataclasses.dataclass(frozen=True)

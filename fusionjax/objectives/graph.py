@@ -67,9 +67,7 @@ def softmax_over_all(
 ) -> Float[Array, "q"]:
     """Cross-entropy of the answer among all entities; `label_smoothing` of the target is spread evenly over them."""
     own = jnp.take_along_axis(scores, answer[:, None], axis=1)[:, 0]
-    if label_smoothing is not None:
-        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
-    return jax.nn.logsumexp(scores, axis=-1) - own
+    return jax.nn.logsumexp(scores, axis=-1) - _smoothed(own, scores, label_smoothing)
 
 
 def softmax_over_some(
@@ -80,9 +78,7 @@ def softmax_over_some(
 ) -> Float[Array, "q"]:
     """Cross-entropy between some answers, each with its share of the target (Σ 1), and the softmax over entities."""
     own = (jnp.take_along_axis(scores, answers, axis=1) * share).sum(-1)
-    if label_smoothing is not None:
-        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
-    return jax.nn.logsumexp(scores, axis=-1) - own
+    return jax.nn.logsumexp(scores, axis=-1) - _smoothed(own, scores, label_smoothing)
 
 
 def sigmoid_over_all(
@@ -90,9 +86,7 @@ def sigmoid_over_all(
 ) -> Float[Array, "q"]:
     """Σ over entities of the binary cross-entropy, the answer alone being true."""
     own = jnp.take_along_axis(scores, answer[:, None], axis=1)[:, 0]
-    if label_smoothing is not None:
-        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
-    return jax.nn.softplus(scores).sum(-1) - own
+    return jax.nn.softplus(scores).sum(-1) - _smoothed(own, scores, label_smoothing)
 
 
 def softmax_over_answers(
@@ -101,9 +95,7 @@ def softmax_over_answers(
     """Cross-entropy between the answers, all alike, and the softmax over entities (k-vs-all)."""
     count = jnp.maximum(labels.sum(-1), 1)
     own = jnp.where(labels, scores, 0.0).sum(-1) / count
-    if label_smoothing is not None:
-        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
-    return jax.nn.logsumexp(scores, axis=-1) - own
+    return jax.nn.logsumexp(scores, axis=-1) - _smoothed(own, scores, label_smoothing)
 
 
 def sigmoid_over_answers(
@@ -114,6 +106,11 @@ def sigmoid_over_answers(
     Smoothed labels are (1 − ε) y + ε / e, as ConvE and TuckER smooth them.
     """
     own = jnp.where(labels, scores, 0.0).sum(-1)
-    if label_smoothing is not None:
-        own = (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)
-    return jax.nn.softplus(scores).sum(-1) - own
+    return jax.nn.softplus(scores).sum(-1) - _smoothed(own, scores, label_smoothing)
+
+
+def _smoothed(own: Float[Array, "q"], scores: Float[Array, "q e"], label_smoothing: float | Array | None) -> Float[Array, "q"]:
+    """The score of the target, a share of which is spread evenly over all entities."""
+    if label_smoothing is None:
+        return own
+    return (1 - label_smoothing) * own + label_smoothing * scores.mean(-1)

@@ -247,9 +247,8 @@ def _asks_questions(row: Settings) -> bool:
 
 def _training(row: Settings) -> str:
     if row["training"] == "one_vs_all":
-        together = (
-            ", up to {} triples that ask the same together".format(row["loss.answers"]) if row.get("loss.answers") else ""
-        )
+        answers = row.get("loss.answers")
+        together = f", up to {answers} triples that ask the same together" if answers else ""
         return f"each training triple is scored against all entities (1-vs-all [@lacroix2018n3]){together}"
     if row["training"] == "k_vs_all":
         scored = "each entity and relation given is scored with all its answers against all entities at once"

@@ -1,4 +1,4 @@
-"""Products by compiled loops, and how XLA calls them: right at every shape, by every number of threads, and at once."""
+"""Products by compiled loops, and how XLA calls them: right at every shape, by several threads, and many at once."""
 
 import os
 import subprocess
