@@ -4,19 +4,27 @@ XLA would look the candidates up into [q, n, w] numbers, or multiply every query
 row where it lies and keep nothing: q · n · w multiplications forwards, and twice as many backwards.
 """
 
+import functools
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-try:
-    from fusionjax.kge import loops
-except ImportError:  # numba is an optional dependency, and a jaxlib to come may differ: the other ways do, slower
-    loops = None
-
 
 def available() -> bool:
     """Whether numba is there, and JAX computes on a CPU."""
-    return loops is not None and jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and _loops() is not None
+
+
+@functools.cache
+def _loops() -> ModuleType | None:
+    """`loops`, imported where they are needed: numba takes half a second."""
+    try:
+        from fusionjax.kge import loops
+    except ImportError:  # numba is an optional dependency, and a jaxlib to come may differ: the other ways do, slower
+        return None
+    return loops
 
 
 @jax.custom_vjp
@@ -45,6 +53,7 @@ looped_products.defvjp(_forwards, _backwards)
 
 
 def _call(name: str, shape: tuple[int, ...], *arguments: Array) -> Array:
+    loops = _loops()
     assert loops is not None
     loops.register()
     given = [x.astype(jnp.int32 if jnp.issubdtype(x.dtype, jnp.integer) else jnp.float32) for x in arguments]

@@ -55,7 +55,7 @@ def way_of(model: GraphModel, config: Kge, graph: TrainGraph) -> Way:
     plain = model.text in ("none", "align") and not model.literal_width
     if model.scorer.product and not settings.shared and config.optimiser.rows != "on":
         near = entities <= DENSE_ENTITIES * settings.number
-        if looped.available() and (near or (plain and not rows)) and entities > LOOPED_ENTITIES * settings.number:
+        if (near or (plain and not rows)) and entities > LOOPED_ENTITIES * settings.number and looped.available():
             return Way("looped", False, longest, both)
         if near:
             return Way("picked", False, longest, both)
