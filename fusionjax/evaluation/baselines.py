@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import bm25s
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +36,6 @@ KNN_MOST_PAIRS = 300_000_000
 """Item-kNN counts at most this many co-occurrences (sum of squared history lengths), see `similarities`."""
 BM25_HISTORY = 5
 """As a recommender, BM25 searches with the titles of this many latest products."""
-
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would print a line a built index
 
 _CJK = "\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"([{_CJK}]+)|((?:(?![{_CJK}])[^\W_])+)")
@@ -143,6 +140,9 @@ class BM25Scorer:
         self._queries = queries
         self._index = None
         if len(vocabulary):
+            import bm25s  # slow to import
+
+            logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would print a line a built index
             self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
             self._index.index((vocabulary.documents, vocabulary.names()), create_empty_token=False, show_progress=False)
 

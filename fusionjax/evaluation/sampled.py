@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-import scipy.stats
 from jax import lax
 
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan, TripleScore, checked_triples
@@ -82,7 +81,7 @@ def mean_of_sample(values: np.ndarray, population: int) -> Estimate:
 
 
 def _estimate(value: float, error: float, freedom: int, n: int, population: int, *, bounded: bool) -> Estimate:
-    reach = 0.0 if error == 0 else float(scipy.stats.t.ppf((1 + LEVEL) / 2, max(freedom, 1))) * error
+    reach = 0.0 if error == 0 else float(scipy.special.stdtrit(max(freedom, 1), (1 + LEVEL) / 2)) * error
     low, high = value - reach, value + reach
     return Estimate(value, error, max(low, 0.0) if bounded else low, min(high, 1.0) if bounded else high, n, population)
 
