@@ -13,16 +13,26 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.session import QUICK_COMPILATION
+
 # All of this must stand before jax is imported, and child processes inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4" + QUICK_COMPILATION
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["MPLBACKEND"] = "Agg"
 # Programs here are large and run a few times: compiling them without optimisation saves more than it costs.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-_SCRATCH = Path(tempfile.mkdtemp(prefix="fusionjax-tests-"))
+# A folder of the session, in which each of xdist's workers (they inherit its name) has one of its own.
+_IS_OWNER = "FUSIONJAX_TESTS" not in os.environ
+_SESSION = Path(os.environ.get("FUSIONJAX_TESTS") or tempfile.mkdtemp(prefix="fusionjax-tests-"))
+os.environ["FUSIONJAX_TESTS"] = str(_SESSION)
+_SCRATCH = _SESSION / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["FUSIONJAX_CACHE"] = str(_SCRATCH / "data")
+# Commands that tests start, whichever worker does, read back what one of them compiled (`runs.keep_compiled_programs`).
+(_SESSION / "xla").mkdir(exist_ok=True)
+(_SCRATCH / "data").mkdir(parents=True)
+(_SCRATCH / "data" / "xla").symlink_to(_SESSION / "xla")
 
 import jax
 
@@ -30,8 +40,8 @@ from fusionjax.cli import main
 from tests.trained import Cli
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests build the same small programs again and again; a compiled one is read back instead. The folder lives as long as the
-# session and child processes do not share it: a process killed in the middle of a write leaves a broken entry behind.
+# Tests build the same small programs again and again; a compiled one is read back instead. Nobody else writes into that folder:
+# a process killed in the middle of a write leaves a broken entry behind, and JAX's warning of it would be an error here.
 jax.config.update("jax_compilation_cache_dir", str(_SCRATCH / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
@@ -48,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(_SCRATCH, ignore_errors=True)
+    shutil.rmtree(_SESSION if _IS_OWNER else _SCRATCH, ignore_errors=True)
 
 
 def _require_local(host: Any) -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.session import made_once
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -63,13 +67,20 @@ def readme_shop() -> Path:
 
 @functools.cache
 def trained_run() -> TrainedRun:
-    """The README's training command, smaller; trained once a session."""
-    cwd = readme_shop()
+    """The README's training command, smaller; trained once a session, and copied by each of its workers."""
     command = next(command for command in readme_block()[1] if command.startswith("fusionjax train "))
     words = (*command.split()[1:], *SMALL)
-    done = fusionjax(cwd, *words)
-    assert done.returncode == 0, done.stderr
-    return TrainedRun(cwd, cwd / done.stdout.splitlines()[-1], words, done.stdout, done.stderr)
+
+    def train(folder: Path) -> None:
+        shutil.copytree(readme_shop(), folder, symlinks=True, dirs_exist_ok=True)
+        done = fusionjax(folder, *words)
+        assert done.returncode == 0, done.stderr
+        (folder / "said.json").write_text(json.dumps([done.stdout, done.stderr]), encoding="utf-8")
+
+    cwd = readme_shop()
+    shutil.copytree(made_once("trained", train), cwd, ignore=shutil.ignore_patterns("configs"), dirs_exist_ok=True)
+    stdout, stderr = json.loads((cwd / "said.json").read_text(encoding="utf-8"))
+    return TrainedRun(cwd, cwd / stdout.splitlines()[-1], words, stdout, stderr)
 
 
 Cli = Callable[..., tuple[int, str, str]]

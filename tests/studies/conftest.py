@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.session import made_once
 from tests.studies.small import run, write
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = write(tmp_path_factory.mktemp("studies") / "study")
-    run(home)
-    return home
+    def make(folder: Path) -> None:
+        run(write(folder))
+
+    home = made_once("study", make)
+    return Path(shutil.copytree(home, tmp_path_factory.mktemp("studies") / "study"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ BASE = """
       alignment: {weight: 0}
       query_product: {weight: 0}
       next_product: {batch_size: 16}
-    train: {steps: 6, log_every: 1, validate_every: 3, checkpoint_every: 1}
+    train: {steps: 6, log_every: 1, validate_every: 3, checkpoint_every: 3}
     evaluation: {batch_size: 64}
 """
 STUDY = """

@@ -45,11 +45,11 @@ def test_nothing_is_run_twice(finished: Path) -> None:
 
 def test_a_clone_without_run_folders_is_extended_by_a_seed_and_a_row(copy: Path) -> None:
     before = stored(copy)
-    study = STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]").replace("tails_shuffled]", "tails_shuffled, none]")
+    study = STUDY.replace("seeds: [0, 1]", "seeds: [1, 2]").replace("tails_shuffled]", "none]")
     write(copy, study)
     said, _ = run(copy)
     started = {line.removeprefix("started ") for line in said if line.startswith("started")}
-    assert started == {"real, seed 2", "tails_shuffled, seed 2", "none, seed 0", "none, seed 1", "none, seed 2"}
+    assert started == {"real, seed 2", "none, seed 1", "none, seed 2"}
     after = stored(copy)
     assert all(after[name] == content for name, content in before.items() if not name.startswith(("recomm", "link_p")))
     assert not collect(make_plan(copy), StudyFolder(copy)).missing
@@ -57,7 +57,7 @@ def test_a_clone_without_run_folders_is_extended_by_a_seed_and_a_row(copy: Path)
 
 def test_killed_workers_and_children_lose_nothing(tmp_path: Path, finished: Path) -> None:
     """The worker is killed with its children at work; the next one goes on, and ends with the same scores."""
-    home = write(tmp_path / "study")
+    home = write(tmp_path / "study", STUDY.replace("[real, tails_shuffled]", "[real]"))
     command = [sys.executable, "-m", "fusionjax.cli", "study", "run", str(home), "--workers", "2"]
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -67,10 +67,10 @@ def test_killed_workers_and_children_lose_nothing(tmp_path: Path, finished: Path
     worker.wait()
     done_before = set((home / "scores" / "cells").glob("*.json"))
     said, plan = run(home)
-    assert len([line for line in said if line.startswith("finished")]) == 4 - len(done_before)
+    assert len([line for line in said if line.startswith("finished")]) == 2 - len(done_before)
     assert not collect(plan, StudyFolder(home)).missing
     mine, theirs = stored(home), stored(finished)
-    assert set(mine) == set(theirs)
+    assert set(mine) < set(theirs)
     assert all(mine[name] == theirs[name] for name in mine if name.endswith(".npz")), "not the scores of an undisturbed study"
 
 
@@ -92,16 +92,16 @@ def test_a_failed_cell_is_recorded_and_stops_no_other(copy: Path) -> None:
     study = STUDY.replace(
         "graph: [real, tails_shuffled]", "rate: {sane: {}, mad: {train.optimiser.learning_rate.tables: 1e30}}"
     )
-    write(copy, study.replace("reference: real", "reference: sane"))
+    write(copy, study.replace("reference: real", "reference: sane").replace("seeds: [0, 1]", "seeds: [0]"))
     shutil.rmtree(copy / "scores")
     said, plan = run(copy)
     failures = StudyFolder(copy).failures()
-    assert {failure["row"] for failure in failures} == {"mad"} and len(failures) == 2
+    assert [failure["row"] for failure in failures] == ["mad"]
     assert "is not finite" in failures[0]["error"] and any(line.startswith("FAILED mad") for line in said)
     found = collect(plan, StudyFolder(copy))
-    assert set(found.missing) == {("mad", 0), ("mad", 1)} == set(found.failures)
+    assert set(found.missing) == {("mad", 0)} == set(found.failures)
     assert run(copy)[0] == [], "a failed cell is not tried again unasked"
-    assert len([line for line in run(copy, retry=True)[0] if line.startswith("FAILED")]) == 2
+    assert len([line for line in run(copy, retry=True)[0] if line.startswith("FAILED")]) == 1
 
 
 def test_a_changed_base_is_refused_by_name(copy: Path) -> None:
@@ -150,10 +150,10 @@ def test_a_cell_run_again_gives_the_stored_ranks(finished: Path) -> None:
 
 
 def test_two_workers_share_a_study(tmp_path: Path) -> None:
-    home = write(tmp_path / "study")
+    home = write(tmp_path / "study", STUDY.replace("seeds: [0, 1]", "seeds: [0]"))
     command = [sys.executable, "-m", "fusionjax.cli", "study", "run", str(home)]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [worker.communicate(timeout=240)[1] for worker in workers]
     started = [line for text in said for line in text.splitlines() if line.startswith("started")]
-    assert sorted(started) == sorted(set(started)) and len(started) == 4, said
+    assert sorted(started) == sorted(set(started)) and len(started) == 2, said
     assert all(worker.returncode == 0 for worker in workers) and os.listdir(home / "scores" / "cells")

@@ -18,6 +18,7 @@ from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.loop import build_model
 from fusionjax.training.state import best_shapes
+from tests.session import QUICK_COMPILATION
 from tests.shops import fresh_state, tiny_inputs, tiny_run
 
 RUN = tiny_run("train.steps=12", "train.validate_every=4", "train.checkpoint_every=2")
@@ -58,7 +59,7 @@ class Shop:
         self.config.write_text(dump_run(RUN), encoding="utf-8")
         self.cache = root / "cache"
         # Two devices: sharded, and half the compilation of four. Unoptimised programs compile faster and are as repeatable.
-        flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+        flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0" + QUICK_COMPILATION
         self.environment = {**os.environ, "XLA_FLAGS": flags, "FUSIONJAX_CACHE": str(self.cache)}
 
     def start(self, run: RunFolder, *command: str) -> subprocess.Popen[str]:
