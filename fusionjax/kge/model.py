@@ -212,12 +212,14 @@ class GraphModel:
     def score_relations(
         self, head: Float[Array, "b w"], tail: Float[Array, "b w"], relations: Float[Array, "r k"], shared: Any
     ) -> Float[Array, "b r"]:
-        """Scores of all relations between head and tail, as one matrix product.
+        """Scores of all relations between head and tail, as one matrix product (TransE with L1 one by one).
 
         Bilinear scores are linear in the relation too, so that their gradient by it is the query; TransE's is t − h.
         """
         if self.scorer.compare == "distance":
             return self.scorer.compare_all(tail - head, relations)
+        if not self.scorer.product:
+            return self.scorer.score(head[:, None], relations[None], tail[:, None], shared)
 
         def total(relation: Array) -> Array:
             return self.scorer.score(head, relation, tail, shared).sum()

@@ -4,8 +4,9 @@ What a config switches on is static; the numbers it sets (`Hyper`) are arguments
 differ in them alone can be trained in one (`jax.vmap`).
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ class Answers(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Of a batch's questions, dropout done."""
+    """Of a batch's questions."""
 
     anchor: Float[Array, "q w"]
     relation: Between
@@ -104,9 +105,7 @@ def candidates(
     settings, q = config.negatives, asked.anchor.shape[0]
     rows = q // settings.shared if settings.shared else q
     of_head = asked.of_head if asked.of_head is not None else jnp.zeros(q, bool)
-    # A chunk has one relation and one end only by chance: typed candidates are those of its first question.
-    first = slice(None, None, settings.shared) if settings.shared else slice(None)
-    drawn = draw(key, (rows, settings.number), asked.relation[first], of_head[first], graph, model.n_entities, settings)
+    drawn = draw(key, (rows, settings.number), asked.relation, of_head, graph, model.n_entities, settings)
     spread = jnp.repeat(drawn, settings.shared, axis=0) if settings.shared else drawn
     nothing = spread == asked.answer[:, None]
     if settings.filtered:
@@ -154,13 +153,18 @@ def against_all(
       labels: the answers; None: that of `asked` alone.
     """
     smoothing = hyper["label_smoothing"] if config.loss.label_smoothing else None
-    if config.block and config.block < entities.shape[0] and model.scorer.product:
-        query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
-        if isinstance(labels, Answers):
-            own = (model.scorer.compare_each(query[:, None], entities[labels.numbers]) * labels.share).sum(-1)
+    if config.block and config.block < entities.shape[0]:
+        answers = labels if isinstance(labels, Answers) else Answers(asked.answer[:, None], jnp.ones((len(asked.answer), 1)))
+        if model.scorer.product:
+            query = model.queries(vectors.anchor, vectors.relation, asked.of_head, shared, key)
+            scores_of = functools.partial(model.scorer.compare_all, query)
+            own = model.scorer.compare_each(query[:, None], entities[answers.numbers])
         else:
-            own = model.scorer.compare_each(query, entities[asked.answer])
-        total, mean = _blockwise(model, query, entities, config.block)
+            given = vectors.anchor, vectors.relation, asked.of_head
+            scores_of = functools.partial(model.score_all, *given, shared=shared, key=key)
+            own = model.score_each(*given, entities[answers.numbers], shared)
+        own = (own * answers.share).sum(-1)
+        total, mean = _blockwise(scores_of, len(asked.answer), entities, config.block)
         return total - (own if smoothing is None else (1 - smoothing) * own + smoothing * mean)
     scores = model.score_all(vectors.anchor, vectors.relation, asked.of_head, entities, shared, key)
     if isinstance(labels, Answers):
@@ -173,17 +177,21 @@ def against_all(
 
 
 def _blockwise(
-    model: GraphModel, query: Float[Array, "q w"], entities: Float[Array, "e w"], block: int
+    scores_of: Callable[[Array], Array], q: int, entities: Float[Array, "e w"], block: int
 ) -> tuple[Float[Array, "q"], Float[Array, "q"]]:
-    """(log-sum-exp, mean) of the scores of all entities, holding those of one block at a time, forwards and backwards."""
-    e, q = entities.shape[0], query.shape[0]
+    """(log-sum-exp, mean) of the scores of all entities, holding those of one block at a time, forwards and backwards.
+
+    Args:
+      scores_of: some entities' vectors [n, w] → their scores for each of the q questions [q, n].
+    """
+    e = entities.shape[0]
     blocks = -(-e // block)
     padded = jnp.pad(entities, ((0, blocks * block - e), (0, 0))).reshape(blocks, block, -1)
     real = (jnp.arange(blocks * block) < e).reshape(blocks, block)
 
     @jax.checkpoint
     def one(part: Array, inside: Array) -> tuple[Array, Array]:
-        scores = model.scorer.compare_all(query, part)
+        scores = scores_of(part)
         return jax.nn.logsumexp(jnp.where(inside[None], scores, NEGATIVE), axis=1), jnp.where(inside[None], scores, 0.0).sum(1)
 
     def turn(carry: tuple[Array, Array], block_of: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:

@@ -104,12 +104,18 @@ def test_true_answers_among_the_candidates_count_for_nothing(filtered: bool, sha
 
 
 # ------------------------------------------------------------------------------------------------------ against them all
-@pytest.mark.parametrize(("scorer", "smoothing"), [("complex", 0.0), ("complex", 0.3), ("transe", 0.3), ("conve", 0.0)])
+@pytest.mark.parametrize(
+    ("scorer", "smoothing"),
+    [
+        *(("complex", 0.0), ("complex", 0.3), ("transe", 0.3), ("conve", 0.0)),
+        *(("transe norm=1", 0.3), ("rotate", 0.0), ("pairre reciprocal=false", 0.3)),
+    ],
+)
 def test_block_by_block_is_the_whole(scorer: str, smoothing: float) -> None:
     """21 entities in blocks of 8: the last is not full."""
     found = []
     for block in (0, 8):
-        at = made(f"scorer={scorer}", f"block={block}", f"loss.label_smoothing={smoothing}")
+        at = made(*f"scorer={scorer}".split(), f"block={block}", f"loss.label_smoothing={smoothing}")
         params, asked = at.state()["params"], asked_of(at)
 
         def loss(params: Any, at: Made = at, asked: Questions = asked) -> Any:
@@ -119,7 +125,7 @@ def test_block_by_block_is_the_whole(scorer: str, smoothing: float) -> None:
 
         found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(params))
     ((_, whole), gradients), ((_, blocks), others) = found
-    assert whole.shape == (B,) and np.allclose(blocks, whole, rtol=1e-5, atol=1e-5)
+    assert whole.shape == asked_of(at).answer.shape and np.allclose(blocks, whole, rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -178,9 +184,9 @@ def test_dura_by_hand() -> None:
 
 # -------------------------------------------------------------------------------------------------- relations, alignment
 @pytest.mark.parametrize("reciprocal", ["true", "false"])
-@pytest.mark.parametrize("scorer", ["transe", "distmult", "complex", "simple", "rescal", "tucker"])
+@pytest.mark.parametrize("scorer", ["transe", "transe norm=1", "distmult", "complex", "simple", "rescal", "tucker"])
 def test_relations_are_foretold_from_both_ends(scorer: str, reciprocal: str) -> None:
-    at = made(f"scorer={scorer}", "margin=2", f"reciprocal={reciprocal}", "relation_prediction=1")
+    at = made(*f"scorer={scorer}".split(), "margin=2", f"reciprocal={reciprocal}", "relation_prediction=1")
     params, asked = at.state()["params"], asked_of(at)
     found = objective.relation_loss(at.model, params, vectors_of(params, asked), asked)
     heads, numbers, tails = as_triples(asked).T
