@@ -13,6 +13,8 @@ from fusionjax.config.section import Positive, Rate, Section, Share
 ScorerName = Literal[
     "transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre"
 ]
+PARTS = {"complex": 2, "simple": 2, "rotate": 2, "rotate_l2": 2, "quate": 4}
+"""Equal parts some scorers cut an entity's numbers into (this room knows no models: the scorers say the same)."""
 NonNegative = Annotated[float, Field(ge=0.0)]
 SettingName = Literal[
     "optimiser.learning_rate",
@@ -44,9 +46,9 @@ class Dropout(Section):
     """Of the numbers of the vector of the entity given."""
     relation: Rate = 0.0
     input: Rate = 0.0
-    """TuckER, ConvE: of what goes into the scorer, …"""
+    """RESCAL, TuckER, ConvE: of what goes into the scorer, …"""
     feature: Rate = 0.0
-    """… of TuckER's relation matrices and ConvE's feature maps (whole maps), …"""
+    """… of RESCAL's and TuckER's relation matrices and ConvE's feature maps (whole maps), …"""
     hidden: Rate = 0.0
     """… of what is compared with the entities."""
 
@@ -67,9 +69,11 @@ class Negatives(Section):
     """Corruptions of a question (head, relation, ?) or (?, relation, tail)."""
     questions: Literal["both", "one", "bernoulli"] = "both"
     """Each triple asks for its tail and its head; or for one of them, drawn evenly, or by the relation's mean tails a head and
-    heads a tail (Wang et al. 2014), so that a wrong negative is rarer. With `reciprocal` each triple asks both, in turn."""
+    heads a tail (Wang et al. 2014), so that a wrong negative is rarer. The last two need `reciprocal: false`: with it each
+    triple asks both, in turn."""
     sampler: Literal["uniform", "degree", "typed"] = "uniform"
-    """From all entities; in proportion to a power of their degree; from those the relation has at that end in training."""
+    """From all entities; in proportion to a power of their degree; from those the relation has at that end in training (not
+    `shared`: a chunk's questions are of several relations)."""
     power: NonNegative = 0.75
     """`degree` only."""
     shared: Annotated[int, Field(ge=0)] = 0
@@ -108,7 +112,8 @@ class Penalty(Section):
     """Weight on entities' vectors (`dura`: on all)."""
     relation: NonNegative = 0.0
     weighted: bool = True
-    """Vectors of the batch's triples, so that frequent ones are held tighter; false: each whole table, once a batch."""
+    """Vectors of the batch's triples (k_vs_all without `loss.answers`: of its questions' anchors), so that frequent ones are
+    held tighter; false: each whole table, once a batch. `dura` always holds the batch's."""
 
 
 class Optimiser(Section):
@@ -213,31 +218,36 @@ class Kge(Section):
                 raise ValueError("loss.answers: needs reciprocal: true with training: one_vs_all")
             if self.penalty.name == "dura":
                 raise ValueError("penalty.name: dura holds each triple's answer: not with loss.answers and one_vs_all")
+        if self.dim % PARTS.get(self.scorer, 1):
+            raise ValueError(f"dim: {self.scorer} needs a multiple of {PARTS[self.scorer]}, got {self.dim}")
+        height = self.convolution.height
+        if self.scorer == "conve" and height and self.dim % height:
+            raise ValueError(f"convolution.height: {height} does not divide dim {self.dim}")
         if self.scorer == "conve" and not self.reciprocal:
             raise ValueError("scorer: conve answers for tails only: it needs reciprocal: true")
         if self.block and (self.training, self.loss.name) != ("one_vs_all", "softmax"):
             raise ValueError("block: needs training: one_vs_all with loss.name: softmax")
-        if self.penalty.name == "dura" and self.scorer in (
-            "transe",
-            "rotate",
-            "rotate_l2",
-            "pairre",
-            "tucker",
-            "conve",
-            "quate",
-        ):
-            raise ValueError(f"penalty.name: dura is for bilinear scorers, got {self.scorer}")
+        if self.penalty.name == "dura" and self.scorer not in ("distmult", "complex", "simple", "rescal"):
+            raise ValueError(f"penalty.name: dura is for distmult, complex, simple and rescal, got {self.scorer}")
         if self.relation_prediction and self.scorer not in ("transe", "distmult", "complex", "simple", "rescal", "tucker"):
             raise ValueError(f"relation_prediction: not for {self.scorer}, whose score is no product with the relation")
         if self.text.use == "align" and self.scorer == "conve":
             raise ValueError("text.use: align: not for conve, whose entity rows hold a bias")
+        if self.training == "negatives":
+            self._negatives_fit()
+        return self
+
+    def _negatives_fit(self) -> None:
         if self.negatives.logq and (self.loss.name, self.negatives.sampler) != ("softmax", "uniform"):
             raise ValueError(
                 "negatives.logq: needs loss.name: softmax with negatives.sampler: uniform, "
                 f"got {self.loss.name} with {self.negatives.sampler}"
             )
+        if self.reciprocal and self.negatives.questions != "both":
+            raise ValueError(f"negatives.questions: {self.negatives.questions} needs reciprocal: false")
         if self.negatives.shared and self.negatives.questions != "both":
             raise ValueError("negatives.shared: needs negatives.questions: both")
+        if self.negatives.shared and self.negatives.sampler == "typed":
+            raise ValueError("negatives.shared: not with negatives.sampler: typed, whose candidates are of one relation")
         if self.negatives.shared and self.batch_size % self.negatives.shared:
             raise ValueError(f"negatives.shared: {self.negatives.shared} does not divide batch_size {self.batch_size}")
-        return self

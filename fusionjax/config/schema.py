@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fusionjax.config.kge import Kge
+from fusionjax.config.kge import PARTS, Kge
 from fusionjax.config.section import Positive, Rate, Section, Share
 
 
@@ -234,10 +234,6 @@ class Text(Section):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
-
-
-PARTS = {"complex": 2, "simple": 2, "rotate": 2, "rotate_l2": 2, "quate": 4}
-"""Equal parts some scorers cut an entity's numbers into (this room knows no models: the scorers say the same)."""
 
 
 class Entity(Section):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from fusionjax.config.kge_unread import flat, is_in, meaningless
 from fusionjax.studies.facts import at, configs
 from fusionjax.studies.markdown import escape
 
@@ -42,9 +43,6 @@ GRAPHS = {
 }
 """`data.name` → knowledge graph."""
 _MOST_NAMES = 4
-_DISTANCES = ("transe", "rotate", "rotate_l2", "pairre")
-_INSIDE = ("rescal", "tucker", "conve")
-"""Scorers with dropout inside."""
 
 
 def settings(collected: "Collected") -> dict[str, Settings]:
@@ -55,36 +53,13 @@ def settings(collected: "Collected") -> dict[str, Settings]:
 
 def effective(kge: Mapping[str, Any]) -> Settings:
     """A row's `kge` section flattened, without the keys that mean nothing given the others."""
-    flat = dict(_flat(kge))
-    scorer, training, loss = flat["scorer"], flat["training"], flat["loss.name"]
-    unread = {
-        "norm": scorer != "transe",
-        "margin": scorer not in _DISTANCES,
-        "relation_dim": scorer != "tucker",
-        "convolution.": scorer != "conve",
-        "text.checkpoint": flat["text.use"] == "none",
-        "text.hidden": flat["text.use"] == "none",
-        "text.align": flat["text.use"] != "align",
-        "text.temperature": flat["text.use"] != "align",
-        "negatives.": training != "negatives",
-        "negatives.power": flat["negatives.sampler"] != "degree",
-        "negatives.questions": bool(flat["reciprocal"]),
-        "block": True,  # how it is computed, not what
-        "optimiser.rows": training != "negatives" or flat["optimiser.name"] != "adam",
-        "optimiser.factor": flat["optimiser.schedule"] != "plateau",
-        "optimiser.wait": flat["optimiser.schedule"] != "plateau",
-        "loss.margin": loss != "margin",
-        "loss.temperature": loss != "self_adversarial",
-        "loss.label_smoothing": training == "negatives",
-        "penalty.entity": flat["penalty.name"] == "none",
-        "penalty.relation": flat["penalty.name"] in ("none", "dura"),
-        "penalty.weighted": flat["penalty.name"] in ("none", "dura"),
-        "dropout.input": scorer not in _INSIDE,
-        "dropout.feature": scorer not in _INSIDE,
-        "dropout.hidden": scorer not in _INSIDE,
-    }
-    out = [key for key, nothing in unread.items() if nothing]
-    return {key: value for key, value in flat.items() if not any(key == o or (o[-1] == "." and key.startswith(o)) for o in out)}
+    every = dict(flat(kge))
+    out = [*meaningless(every), "block"]  # which says how it is computed, not what
+    if every["optimiser.name"] != "adam":
+        out.append("optimiser.rows")  # likewise: only Adam's moments stand still
+    if every["reciprocal"]:
+        out.append("negatives.questions")
+    return {key: value for key, value in every.items() if not is_in(key, out)}
 
 
 def differing(collected: "Collected") -> dict[str, Settings]:
@@ -99,14 +74,6 @@ def differing(collected: "Collected") -> dict[str, Settings]:
     if not unlike:
         return {}
     return {row: {key: found[key] for key in unlike if found.get(key) is not None} for row, found in rows.items()}
-
-
-def _flat(section: Mapping[str, Any], start: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{start}{key}.")
-        else:
-            yield f"{start}{key}", value
 
 
 # ----------------------------------------------------------------------------------------------------------------- words

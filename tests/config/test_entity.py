@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from fusionjax.config.schema import PARTS, Entity
+from fusionjax.config.kge import PARTS
+from fusionjax.config.schema import Entity
 from fusionjax.models.scorers import SCORERS, Sizes, make_scorer
 
 NAMES = get_args(Entity.model_fields["scorer"].annotation)

@@ -32,7 +32,7 @@ MISTAKES = {
     ),
     "dura of a distance": (
         "scorer: transe, penalty: {name: dura, entity: 0.1}",
-        "penalty.name: dura is for bilinear scorers, got transe",
+        "penalty.name: dura is for distmult, complex, simple and rescal, got transe",
     ),
     "aligned biases": (
         "scorer: conve, text: {use: align, checkpoint: x}",
@@ -41,6 +41,19 @@ MISTAKES = {
     "chunks of one side": (
         f"scorer: distmult, reciprocal: false, {NEGATIVES} negatives: {{shared: 4, questions: one}}",
         "negatives.shared: needs negatives.questions: both",
+    ),
+    "chunks of one relation's candidates": (
+        f"scorer: distmult, {NEGATIVES} negatives: {{shared: 4, sampler: typed}}",
+        "negatives.shared: not with negatives.sampler: typed, whose candidates are of one relation",
+    ),
+    "one side of triples that ask both in turn": (
+        f"scorer: distmult, {NEGATIVES} negatives: {{questions: bernoulli}}",
+        "negatives.questions: bernoulli needs reciprocal: false",
+    ),
+    "half a complex number": ("scorer: complex, dim: 7", "dim: complex needs a multiple of 2, got 7"),
+    "images with a part of a row": (
+        "scorer: conve, dim: 30, convolution: {height: 4}",
+        "convolution.height: 4 does not divide dim 30",
     ),
     "logq of another loss": (
         f"scorer: distmult, {NEGATIVES} negatives: {{logq: true}}, loss: {{name: bce}}",

@@ -123,7 +123,7 @@ def test_nothing_of_the_joint_model_is_said() -> None:
             "@wang2014transh",
             "drawn evenly",
         ),
-        (["kge.training=negatives", "kge.negatives.questions=bernoulli"], "for its tail and for its head", "@wang2014transh"),
+        (["kge.training=negatives"], "for its tail and for its head", "@wang2014transh"),
         (["kge.training=negatives", "kge.loss={name: margin, margin: 2}"], "with margin 2 [@bordes2013transe]", "softmax"),
         (
             ["kge.training=negatives", "kge.loss={name: self_adversarial, temperature: 0.5}"],
