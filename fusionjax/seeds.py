@@ -46,10 +46,11 @@ def together(seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> dict
     """Means over the seeds, their spread, and each seed's own numbers. What is undefined for a seed is so for all."""
     splits = [split for split in ("valid", "test") if split in results[0]]
     found: dict[str, Any] = {split: _over(statistics.fmean, [one[split] for one in results]) for split in splits}
-    found |= {key: value for key, value in results[0].items() if key not in found}  # the baselines, the same for every seed
+    found |= {key: value for key, value in results[0].items() if key not in (*found, "intervals")}  # baselines, of every seed
     if len(results) > 1:
         found["spread"] = {split: _over(statistics.stdev, [one[split] for one in results]) for split in splits}
-    found["seeds"] = {str(seed): {split: one[split] for split in splits} for seed, one in zip(seeds, results, strict=True)}
+    own = (*splits, "intervals")  # an interval is that of a seed's own number
+    found["seeds"] = {str(seed): {key: one[key] for key in own if key in one} for seed, one in zip(seeds, results, strict=True)}
     return found
 
 

@@ -112,7 +112,10 @@ def write_report(
         facts=_facts(provenance),
         verdicts=[verdict(results, task) for task in tasks],
         tables=[_result_table(results, task, split) for split in ("test", "valid") for task in tables.tasks_in(results, split)],
-        notes=(tables.SEGMENT_NOTE, tables.COVERAGE_NOTE) if "recommendation" in tasks else (),
+        notes=[
+            *((tables.SEGMENT_NOTE, tables.COVERAGE_NOTE) if "recommendation" in tasks else ()),
+            *tables.interval_notes(results),
+        ],
         pictures=_pictures(folder / "plots"),
         validations=_validations(curves),
         counts=_split_table(counts),

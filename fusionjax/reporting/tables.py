@@ -185,6 +185,20 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     shown = [metric for task in tasks_in(results, split) for metric in metrics_of(results, task, split)]
     if any("/" in metric for metric in shown):
         console.print(f"\n{SEGMENT_NOTE} {COVERAGE_NOTE}")
+    for note in interval_notes(results):
+        console.print(f"\n{note}")
+
+
+def interval_notes(results: Mapping[str, Any]) -> list[str]:
+    """A sentence for each task that was measured on a sample of its test examples: where the numbers of all of them lie."""
+    notes = []
+    for task, found in results.get("intervals", {}).items():
+        shown = [f"{metric_label(name)} {number(one['low'])} to {number(one['high'])}" for name, one in found.items()]
+        notes.append(
+            f"{task_label(task).capitalize()} was measured on a sample of the test examples (evaluation.max_test); all of them "
+            f"would give, with 95 % confidence, {', '.join(shown)}."
+        )
+    return notes
 
 
 def print_seeds(results: Mapping[str, Any], console: Console | None = None, split: str = "test") -> None:

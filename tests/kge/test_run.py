@@ -18,8 +18,9 @@ from fusionjax.config import dump_run, schema
 from fusionjax.config.search import with_params
 from fusionjax.kge.epoch import init_state
 from fusionjax.kge.model import graph_model
+from fusionjax.reporting import tables
 from fusionjax.runs import RunFolder
-from fusionjax.seeds import together
+from fusionjax.seeds import run_seeds, together
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.state import TrainState
 from tests.kge.made import ENTITIES, RELATIONS, no_features, run_of, triples
@@ -117,6 +118,37 @@ def test_killed_and_started_again_equals_uninterrupted(config: schema.Run, whole
     (ours, memory), (theirs, other) = latest(home), latest(whole)
     assert memory == other and ours.keys() == theirs.keys()
     assert not [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+
+
+def test_a_sample_of_test_says_how_sure_it_is_and_false_triples_are_told_from_true_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, rows = tmp_path / "graph", triples()
+    folder.mkdir()
+    false = rows + np.array([0, 0, 5])
+    false[:, 2] %= ENTITIES
+    for name, places in {"train": (0, 1, 2, 3, 6, 7, 8), "valid": (4,), "test": (5,)}.items():
+        inside = np.isin(np.arange(len(rows)) % 9, places)
+        for file, part in ((name, rows), (f"{name}_negatives", false)):
+            lines = "".join(f"e{head}\tr{relation}\te{tail}\n" for head, relation, tail in part[inside])
+            (folder / f"{file}.txt").write_text(lines, encoding="utf-8")
+    (folder / "train_negatives.txt").unlink()
+    config = run_of("scorer=distmult", "epochs=2", "/data.name=triples", f"/data.source_dir={folder}", "/evaluation.max_test=4")
+    config = config.model_copy(update={"seeds": (0, 1)})
+    home = run_seeds(config, tmp_path / "runs", "tiny", lambda _: None)
+    results = home.results()
+    assert "intervals" not in results, "an interval is that of one seed"
+    for seed in ("0", "1"):
+        own = RunFolder(home.path / f"seed-{seed}").results()
+        found, mrr = own["intervals"]["link_prediction"]["mrr"], own["test"]["link_prediction"]["mrr"]
+        assert results["seeds"][seed]["intervals"] == own["intervals"] and 0 <= found["low"] < mrr < found["high"] <= 1
+        page = (home.path / f"seed-{seed}" / "report.html").read_text(encoding="utf-8")
+        said = f"MRR {found['low']:.4f} to {found['high']:.4f}"
+        assert said in page and said in tables.interval_notes(own)[0]
+        judged = own["test"]["triple_classification"]
+        assert 0.5 <= judged["accuracy"] <= 1 and own["baselines"]["triple_classification"]
+    tables.print_results(own)
+    assert "with 95 % confidence" in capsys.readouterr().out
 
 
 def test_the_command_measures_again_and_finds_the_same(cli: Cli, whole: RunFolder) -> None:
