@@ -355,11 +355,13 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
             )
         return record
     record = runs.provenance(config, prepared.fingerprint, prepared.source)
-    places = {
-        "text.checkpoint": config.text.checkpoint,
-        "objectives.distillation.teacher": config.objectives.distillation.teacher,
-        "kge.text.checkpoint": config.kge.text.checkpoint,
-    }
+    if config.kge.scorer is None:
+        places = {
+            "text.checkpoint": config.text.checkpoint,
+            "objectives.distillation.teacher": config.objectives.distillation.teacher,
+        }
+    else:
+        places = {"kge.text.checkpoint": config.kge.text.checkpoint if config.kge.text.use != "none" else None}
     if checkpoints := {key: hub.fingerprint(hub.locate(place)) for key, place in places.items() if place is not None}:
         record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
     runs.write_json(home.provenance_file, record)

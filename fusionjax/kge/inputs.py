@@ -56,8 +56,10 @@ def graph_inputs(shop: Shop, config: schema.Run, say: Say = print) -> GraphInput
         kg = subsample(kg, kge.sample)
         say(f"sub-graph: {len(kg.entities):,} of {len(whole.entities):,} entities, {len(kg.train):,} training triples")
     if kge.unseen:
+        with_false = kg.test_negatives is not None
         kg, held_out = hold_out_entities(kg, kge.unseen)
-        say(f"inductive: {len(held_out):,} entities taken out of training, which keeps {len(kg.train):,} triples")
+        gone = "; false triples are left out: no triple classification" if with_false else ""
+        say(f"inductive: {len(held_out):,} entities taken out of training, which keeps {len(kg.train):,} triples{gone}")
     real = _as_graph(kg, whole)
     controlled, _ = control_graph(real, None, config)
     for note in controlled.notes:
