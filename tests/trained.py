@@ -44,15 +44,16 @@ def readme_block() -> tuple[str, list[str]]:
     return "\n".join(line for line in lines if line not in commands), commands
 
 
-def fusionjax(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def fusionjax(cwd: Path, *words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own; its exit code is for the caller to look at."""
+    there = {} if cache is None else {"FUSIONJAX_CACHE": str(cache)}
     return subprocess.run(
         [sys.executable, "-m", "fusionjax.cli", *words],
         cwd=cwd,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **there},
     )
 
 
@@ -67,18 +68,21 @@ def readme_shop() -> Path:
 
 @functools.cache
 def trained_run() -> TrainedRun:
-    """The README's training command, smaller; trained once a session, and copied by each of its workers."""
+    """The README's training command, smaller; trained once a session, and copied with its prepared data by each worker."""
     command = next(command for command in readme_block()[1] if command.startswith("fusionjax train "))
     words = (*command.split()[1:], *SMALL)
 
     def train(folder: Path) -> None:
-        shutil.copytree(readme_shop(), folder, symlinks=True, dirs_exist_ok=True)
-        done = fusionjax(folder, *words)
+        shutil.copytree(readme_shop(), folder / "cwd", symlinks=True)
+        done = fusionjax(folder / "cwd", *words, cache=folder / "cache")
         assert done.returncode == 0, done.stderr
-        (folder / "said.json").write_text(json.dumps([done.stdout, done.stderr]), encoding="utf-8")
+        (folder / "cwd" / "said.json").write_text(json.dumps([done.stdout, done.stderr]), encoding="utf-8")
 
     cwd = readme_shop()
-    shutil.copytree(made_once("trained", train), cwd, ignore=shutil.ignore_patterns("configs"), dirs_exist_ok=True)
+    home = made_once("trained", train)
+    shutil.copytree(home / "cwd", cwd, ignore=shutil.ignore_patterns("configs"), dirs_exist_ok=True)
+    data = Path(os.environ["FUSIONJAX_CACHE"])
+    shutil.copytree(home / "cache", data, ignore=shutil.ignore_patterns("xla"), dirs_exist_ok=True)
     stdout, stderr = json.loads((cwd / "said.json").read_text(encoding="utf-8"))
     return TrainedRun(cwd, cwd / stdout.splitlines()[-1], words, stdout, stderr)
 

@@ -285,8 +285,8 @@ def test_graphs_that_cannot_be_trained_on(tmp_path: Path, monkeypatch: pytest.Mo
     home = [RunFolder(tmp_path)]
     with pytest.raises(UserError, match="the graph has no training triple"):
         train_graphs([run_of(*SHORT)], TRAIN[:0], SIZES, no_features(), None, home)
-    with pytest.raises(UserError, match=r"^kge: complex: entities of 7 numbers; must be a multiple of 2"):
-        train(tmp_path, (0,), "scorer=complex", "dim=7")
+    with pytest.raises(UserError, match=r"^kge: conve: images of \d+ × \d+ numbers are smaller than filters of 9 × 9"):
+        train(tmp_path, (0,), "scorer=conve", "convolution.kernel=9")
     monkeypatch.setattr("fusionjax.kge.graph._MOST_LABEL_BYTES", 10)
     with pytest.raises(UserError, match=r"^kge: training: k_vs_all: labels of .* use one_vs_all or negatives"):
         train(tmp_path, (0,), "training=k_vs_all")
