@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from fusionjax.errors import UserError
-from fusionjax.hub.files import write_json
+from fusionjax.files import write_json
 from fusionjax.text_encoder import TextEncoder
 
 BLOCK = 16_384

@@ -31,6 +31,7 @@ from fusionjax.evaluation.tasks import (
     scores_by_task,
     tasks_of,
 )
+from fusionjax.files import write_json
 from fusionjax.kge import run as graph_run
 from fusionjax.kge.inputs import GraphInputs, graph_inputs
 from fusionjax.reporting import plots, report
@@ -240,7 +241,7 @@ def run_together(
             continue
         record.pop("failure", None)
         record["trained_together"] = {"seeds": list(seeds), "note": "one program; `seconds` is this seed's share"}
-        runs.write_json(home.provenance_file, record)
+        write_json(home.provenance_file, record)
         todo.append((one, home, record))
     if not todo:
         return homes
@@ -260,7 +261,7 @@ def run_together(
                 _finish(home, one, prepared, own, outcome, record, share, tell, tracker)
             else:
                 tracker.close("failed")
-                runs.write_json(home.provenance_file, record | {"failure": str(outcome)})
+                write_json(home.provenance_file, record | {"failure": str(outcome)})
     if failed := [one.seed for (one, _, _), outcome in zip(todo, trained, strict=True) if not isinstance(outcome, Trained)]:
         say(f"no results of seeds {', '.join(map(str, failed))}: training diverged (provenance.json, failure)")
     return homes
@@ -292,7 +293,7 @@ def _finish(
     best = _best(config, inputs, home)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)  # before results.json, which says that the run was measured
-    runs.write_json(home.results_file, results)
+    write_json(home.results_file, results)
     tracked.write_test(trained.steps, results["test"])
     record |= {
         "finished": runs.now(),
@@ -302,7 +303,7 @@ def _finish(
         "stopped_early": trained.stopped_early,
         "parameters": trained.parameters,
     }
-    runs.write_json(home.provenance_file, record)
+    write_json(home.provenance_file, record)
     write_report(home, config, prepared, inputs, best, results, record)
 
 
@@ -325,7 +326,7 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)
     same = home.results_file.exists() and home.results() == results
-    runs.write_json(home.results_file, results)
+    write_json(home.results_file, results)
     write_report(home, config, prepared, inputs, best, results, record)
     return results, same
 
@@ -364,7 +365,7 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
         places = {"kge.text.checkpoint": config.kge.text.checkpoint if config.kge.text.use != "none" else None}
     if checkpoints := {key: hub.fingerprint(hub.locate(place)) for key, place in places.items() if place is not None}:
         record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
-    runs.write_json(home.provenance_file, record)
+    write_json(home.provenance_file, record)
     return record
 
 
@@ -407,12 +408,12 @@ def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None
     home.path.mkdir(parents=True, exist_ok=True)
     prepared = prepare(config.data, log=say)
     check_fingerprint(home.path, prepared.fingerprint, fingerprint)
-    runs.write_json(home.provenance_file, runs.provenance(config, prepared.fingerprint, prepared.source))
+    write_json(home.provenance_file, runs.provenance(config, prepared.fingerprint, prepared.source))
     with tempfile.TemporaryDirectory() as elsewhere:  # the tokeniser is not worth keeping
         inputs = _inputs(prepared, config, RunFolder(Path(elsewhere)), say)
     results, scores = measure_baselines(inputs, config)
     write_scores(home, scores)
-    runs.write_json(home.results_file, results)
+    write_json(home.results_file, results)
 
 
 def _baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> dict[str, dict[str, Result]]:

@@ -26,6 +26,7 @@ from typing import Any
 
 from fusionjax.config import changed_keys, config_digest, dump_run, load_run, schema
 from fusionjax.errors import UserError
+from fusionjax.files import write_whole
 
 _PACKAGES = (
     "fusionjax",
@@ -123,21 +124,10 @@ def open_run(config: schema.Run, folder: Path | None, name: str) -> RunFolder:
         raise UserError(f"{path} exists and is not a run folder; use another --run-dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text(run.config_file, dump_run(config))
+        write_whole(run.config_file, dump_run(config))
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror}") from error
     return run
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def write_json(file: Path, data: Any) -> None:
-    write_text(file, json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False, allow_nan=False) + "\n")
 
 
 def provenance(config: schema.Run, fingerprint: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from fusionjax import pipeline, runs
 from fusionjax.config import schema
 from fusionjax.errors import UserError
+from fusionjax.files import write_json
 from fusionjax.runs import RunFolder
 
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -38,7 +39,7 @@ def run_seeds(config: schema.Run, folder: Path | None, name: str, say: Callable[
     failed = [seed for seed, run in zip(seeds, found, strict=True) if not run.results_file.exists()]
     if failed:
         raise UserError(f"{home.path}: no results of seeds {', '.join(map(str, failed))} (see their provenance.json)")
-    runs.write_json(home.results_file, together(seeds, [run.results() for run in found]))
+    write_json(home.results_file, together(seeds, [run.results() for run in found]))
     return home
 
 

@@ -11,6 +11,7 @@ from fusionjax import pipeline, runs
 from fusionjax.config import schema
 from fusionjax.config.search import with_params
 from fusionjax.errors import UserError
+from fusionjax.files import write_json
 from fusionjax.runs import RunFolder
 
 
@@ -40,5 +41,5 @@ def run_settings(config: schema.Run, folder: Path | None, name: str, say: Callab
         {"setting": setting, "validation_mrr": value, "chosen": place == chosen}
         for place, (setting, value) in enumerate(zip(config.kge.settings, values, strict=True))
     ]
-    runs.write_json(home.results_file, {**found.results(), "settings": table})
+    write_json(home.results_file, {**found.results(), "settings": table})
     return home

@@ -16,20 +16,33 @@ PACKAGE = Path(__file__).parents[1] / "fusionjax"
 # Room → the rooms it may import. A room is a folder or a module right under fusionjax/.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "config": {"errors"},
-    "data": {"errors", "config", "hub", "packing"},
+    "data": {"errors", "files", "config", "hub", "packing"},
     "models": set(),
     "objectives": set(),
-    "hub": {"errors", "models"},
+    "hub": {"errors", "files", "models"},
     "packing": set(),
     "embedding": {"packing", "models"},
     "inference": {"errors", "config", "hub", "data", "models", "objectives", "packing", "embedding"},
-    "evaluation": {"errors", "config", "hub", "data", "models", "objectives", "inference"},
-    "runs": {"errors", "config"},
+    "evaluation": {"errors", "files", "config", "hub", "data", "models", "objectives", "inference"},
+    "runs": {"errors", "files", "config"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
-    "encode": {"errors", "hub", "runs", "text_encoder"},
-    "training": {"errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "text_encoder"},
-    "reporting": {"errors", "config", "data", "evaluation", "inference", "runs"},
+    "encode": {"errors", "files", "hub", "runs", "text_encoder"},
+    "training": {
+        "errors",
+        "files",
+        "config",
+        "hub",
+        "data",
+        "models",
+        "objectives",
+        "evaluation",
+        "inference",
+        "runs",
+        "text_encoder",
+    },
+    "reporting": {"errors", "files", "config", "data", "evaluation", "inference", "runs"},
     "serving": {
         "errors",
         "config",
@@ -45,7 +58,8 @@ ROOMS: dict[str, set[str]] = {
     },
 }
 ROOMS["kge"] = {
-    *("errors", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "training", "text_encoder"),
+    *("errors", "files", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "training"),
+    "text_encoder",
 }
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}

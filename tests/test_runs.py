@@ -1,7 +1,6 @@
 """The run folder: found again by the same config, refused to another, written whole, read back even after a kill."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -51,23 +50,6 @@ def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
         runs.open_run(CONFIG, tmp_path / "notes.txt" / "below", "name")
     with pytest.raises(UserError, match=r"no run there \(config\.yaml is missing\)"):
         runs.RunFolder(tmp_path).config()
-
-
-def test_writes_are_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "a.json"
-    runs.write_json(file, {"text": "T恤", "n": 1})
-    assert file.read_text(encoding="utf-8").endswith("}\n") and json.loads(file.read_text(encoding="utf-8"))["text"] == "T恤"
-    before = file.read_bytes()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        runs.write_json(file, {"n": float("nan")})
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        runs.write_text(file, "half")
-    assert file.read_bytes() == before
 
 
 def test_metrics_after_a_kill(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from fusionjax.data.shop import PARTS, SPLITS, Shop
 from fusionjax.data.sources import builder_class, list_sources
 from fusionjax.data.text import LANGUAGES, language
 from fusionjax.errors import UserError
+from fusionjax.files import whole
 
 __all__ = [
     "Description",
@@ -331,9 +332,8 @@ def plot_long_tail(shop: Shop, path: Path | str) -> None:
     right.hist(per_user, bins=edges if len(edges) > 1 else 1)
     right.set(xlabel="events", ylabel="users", xscale="log", title=f"events of {len(per_user):,} users")
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        figure.savefig(temporary, format="png", dpi=120)
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror}") from error

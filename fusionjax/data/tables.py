@@ -38,6 +38,7 @@ from fusionjax.config import schema
 from fusionjax.data import blocks
 from fusionjax.data.shop import PARTS, Events, Judgments, Products, Queries, Shop, Triples, Users, text_column
 from fusionjax.errors import UserError
+from fusionjax.files import write_json
 
 ROWS = "rows"
 """The only TFDS split."""
@@ -319,7 +320,7 @@ def build_tables(
         **({"notes": notes} if notes else {}),
         **(extra or {}),
     }
-    (data_dir / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(data_dir / MANIFEST, manifest)
     return shop
 
 

@@ -1,6 +1,5 @@
 """Texts → token rows: a WordPiece vocabulary learnt from the training texts, and BERT's tokenisation (Chinese by character)."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from fusionjax.config import schema
 from fusionjax.data.shop import Products
 from fusionjax.errors import UserError
+from fusionjax.files import write_whole
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD = -1
@@ -92,11 +92,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json`, which the Hugging Face libraries read; atomic."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "tokenizer.json.tmp"
         self.inner.no_truncation()
-        temporary.write_text(self.inner.to_str(), encoding="utf-8")
-        os.replace(temporary, folder / "tokenizer.json")
+        write_whole(folder / "tokenizer.json", self.inner.to_str())
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":

@@ -19,7 +19,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation.metrics import Result, hits, mean, ndcg, recall, reciprocal_rank
 from fusionjax.evaluation.ranking import Ragged
+from fusionjax.files import write_whole
 
 HITS_AT = (1, 3, 10)
 """Cut-offs of link prediction."""
@@ -362,10 +362,7 @@ def _write(file: Path, kind: str, meta: dict[str, Any], arrays: dict[str, np.nda
             array = io.BytesIO()
             np.lib.format.write_array(array, values.astype(values.dtype.newbyteorder("<")), allow_pickle=False)
             archive.writestr(member, array.getvalue())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(packed.getvalue())
-    os.replace(temporary, file)
+    write_whole(file, packed.getvalue())
 
 
 def _read(file: Path, kind: str, build: Callable[[dict[str, Any], dict[str, np.ndarray]], _Read]) -> _Read:

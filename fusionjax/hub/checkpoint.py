@@ -17,8 +17,9 @@ from flax import traverse_util
 from tokenizers.normalizers import Lowercase, Sequence
 
 from fusionjax.errors import UserError, nearest
+from fusionjax.files import write_json, write_whole
 from fusionjax.hub import families, sentence
-from fusionjax.hub.files import WEIGHTS, read_json, read_tensors, write_json, write_tensors
+from fusionjax.hub.files import WEIGHTS, read_json, read_tensors, write_tensors
 from fusionjax.models.encoder import EncoderConfig, MaskedWords, build, words_of
 
 
@@ -126,9 +127,9 @@ def write_without_weights(folder: Path, checkpoint: Checkpoint) -> None:
     write_json(folder / "config.json", {**raw, "architectures": architectures, "dtype": "float32"})
     checkpoint.tokenizer.no_padding()
     checkpoint.tokenizer.no_truncation()
-    _replace(folder / "tokenizer.json", checkpoint.tokenizer.to_str(pretty=False).encode())
+    write_whole(folder / "tokenizer.json", checkpoint.tokenizer.to_str(pretty=False).encode())
     for name, content in checkpoint.tokenizer_files.items():
-        _replace(folder / name, content)
+        write_whole(folder / name, content)
     sentence.write_settings(folder, checkpoint.sentence, checkpoint.config.width)
 
 
@@ -256,12 +257,6 @@ def _tokenizer_limit(folder: Path) -> int | None:
     found = read_json(folder / "tokenizer_config.json", required=False) or {}
     limit = found.get("model_max_length")
     return int(limit) if isinstance(limit, int | float) and 0 < limit < 1e9 else None
-
-
-def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 def stray(names: Iterable[str]) -> list[str]:

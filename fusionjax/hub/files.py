@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from fusionjax.errors import UserError
+from fusionjax.files import whole
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -105,15 +105,8 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, {"format": "pt"})
-    os.replace(temporary, file)
-
-
-def write_json(file: Path, data: Any) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    with whole(file) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, {"format": "pt"})
 
 
 def fingerprint(folder: Path) -> str:

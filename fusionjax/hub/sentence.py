@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fusionjax.errors import UserError, nearest
-from fusionjax.hub.files import read_json, write_json
+from fusionjax.files import write_json
+from fusionjax.hub.files import read_json
 from fusionjax.models.bert import POOLINGS
 
 _FLAGS = {

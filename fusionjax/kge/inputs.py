@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fusionjax.data.knowledge_graph import KnowledgeGraph, knowledge_graph
 from fusionjax.data.prepare import cache_root
 from fusionjax.data.shop import TEST, TRAIN, VALID, Shop
 from fusionjax.errors import UserError
+from fusionjax.files import write_whole
 from fusionjax.kge.model import Features
 from fusionjax.text_encoder import TextEncoder
 
@@ -157,9 +157,6 @@ def _text_vectors(kg: KnowledgeGraph, config: schema.Run, say: Say) -> np.ndarra
 
 
 def _keep(file: Path, vectors: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     held = io.BytesIO()
     np.save(held, vectors, allow_pickle=False)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(held.getvalue())
-    os.replace(temporary, file)
+    write_whole(file, held.getvalue())

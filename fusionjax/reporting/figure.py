@@ -19,7 +19,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
-from fusionjax.reporting import write_whole
+from fusionjax.files import write_whole
 
 PALETTE = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#44AA99", "#882255", "#999933", "#AA4499", "#661100")
 """Paul Tol's ten colours that people with any colour vision can tell apart."""

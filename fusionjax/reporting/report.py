@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fusionjax.reporting import tables, write_whole
+from fusionjax.files import write_whole
+from fusionjax.reporting import tables
 from fusionjax.reporting.page import image, style
 
 LegendEntry = tuple[str, str, int, str]

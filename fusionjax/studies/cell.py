@@ -124,7 +124,7 @@ def _end_with(parent: int) -> None:
 
 
 def _write(file: Path, data: Any) -> None:
-    from fusionjax.runs import write_json
+    from fusionjax.files import write_json
 
     write_json(file, data)
 

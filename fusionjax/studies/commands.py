@@ -217,7 +217,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from fusionjax.runs import write_text
+    from fusionjax.files import write_whole
     from fusionjax.studies.analysis import analyse, to_json
     from fusionjax.studies.collect import collect
     from fusionjax.studies.report import write_report
@@ -229,7 +229,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if collected.missing:
         _say(f"{len(collected.missing)} of {len(plan.cells)} cells are missing: the report says so")
     analysis = analyse(collected)
-    write_text(folder.path / ANALYSIS, to_json(analysis))
+    write_whole(folder.path / ANALYSIS, to_json(analysis))
     write_tables(collected, analysis, folder.path)
     write_report(collected, analysis, folder.path)
     print(folder.path / "report.html")

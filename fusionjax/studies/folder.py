@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from fusionjax.evaluation.scores import Examples, load_examples, load_ranks, save_examples, save_ranks
-from fusionjax.runs import write_json
+from fusionjax.files import write_json
 
 Record = dict[str, Any]
 Ranks = dict[str, np.ndarray]

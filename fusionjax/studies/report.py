@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from fusionjax.files import write_whole
 from fusionjax.reporting.page import image, style
 from fusionjax.reporting.report import duration
 from fusionjax.reporting.tables import MISSING, has_direction, metric_label, task_label
-from fusionjax.runs import write_text
 from fusionjax.studies import facts, tables
 from fusionjax.studies.analysis import Analysis, Table
 from fusionjax.studies.card import model_card
@@ -58,14 +58,14 @@ def write_report(collected: "Collected", analysis: Analysis, folder: Path) -> No
         return Markup("<figure>") + image(plots / f"{picture.name}.png", picture.alt) + caption + Markup("</figure>")
 
     notes = collected.study.notes.strip()
-    write_text(folder / "report.md", _markdown(values, linked, notes))
+    write_whole(folder / "report.md", _markdown(values, linked, notes))
     body = to_html(_markdown(values, inside, _NOTES if notes else ""), trusted=True)
     body = body.replace(f"<p>{_NOTES}</p>", to_html(notes, trusted=False))
-    write_text(folder / "report.html", _page(collected.study.question, body))
+    write_whole(folder / "report.html", _page(collected.study.question, body))
     methods, references = write_methods(collected, analysis)
-    write_text(folder / "methods.md", methods)
-    write_text(folder / "references.bib", references)
-    write_text(folder / "model_card.md", model_card(collected, analysis, folder.resolve().name))
+    write_whole(folder / "methods.md", methods)
+    write_whole(folder / "references.bib", references)
+    write_whole(folder / "model_card.md", model_card(collected, analysis, folder.resolve().name))
 
 
 def _template(name: str) -> str:

@@ -19,8 +19,9 @@ from typing import Any
 from fusionjax.config import changed_keys, schema
 from fusionjax.errors import UserError
 from fusionjax.evaluation.scores import load_scores
+from fusionjax.files import write_json
 from fusionjax.pipeline import cannot_run_together
-from fusionjax.runs import RunFolder, now, write_json
+from fusionjax.runs import RunFolder, now
 from fusionjax.studies.cell import COST, DONE, INTERRUPTED
 from fusionjax.studies.claims import BEAT, Claims
 from fusionjax.studies.folder import Record, StudyFolder

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fusionjax.errors import UserError
-from fusionjax.runs import write_text
+from fusionjax.files import write_whole
 from fusionjax.studies import latex
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.grids import CORRECTIONS, EXAMPLES, MARK, Block, Cell, Grid, grids, number, p_value, signed, slug
@@ -164,7 +164,7 @@ def write_tables(collected: "Collected", analysis: Analysis, folder: Path) -> li
             if old.name not in texts and old.read_text(encoding="utf-8", errors="replace").startswith(latex.WRITTEN):
                 old.unlink()
         for name, text in texts.items():
-            write_text(home / name, text)
+            write_whole(home / name, text)
     except OSError as error:
         raise UserError(f"{home}: cannot write there: {error.strerror}") from error
     return [home / name for name in texts]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from fusionjax.config import explain, schema, yaml_tree
 from fusionjax.config.search import Params, Search, with_params
 from fusionjax.errors import UserError, nearest
-from fusionjax.runs import write_text
+from fusionjax.files import write_whole
 from fusionjax.studies.plan import PLACES, slug
 
 CHOSEN = "chosen.yaml"
@@ -153,7 +153,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
     file = trace_file(folder, trace.row)
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [trace.header, *(record.to_json() for record in trace.records)]
-    write_text(file, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
+    write_whole(file, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
 
 
 def read_trace(folder: Path, row: str) -> Trace | None:
@@ -184,7 +184,7 @@ def write_chosen(folder: Path, rows: Iterable[str]) -> None:
     """search/chosen.yaml from the traces of those rows that are complete."""
     found = _chosen(folder, rows)
     if found:
-        write_text(folder / "search" / CHOSEN, yaml_tree.dump(found))
+        write_whole(folder / "search" / CHOSEN, yaml_tree.dump(found))
 
 
 def load_chosen(folder: Path) -> dict[str, Params]:

@@ -15,7 +15,8 @@ import numpy as np
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import mean
 from fusionjax.evaluation.scores import load_scores, per_example
-from fusionjax.runs import RunFolder, write_json
+from fusionjax.files import write_json
+from fusionjax.runs import RunFolder
 from fusionjax.studies.analysis import analyse, to_json
 from fusionjax.studies.collect import Collected
 from fusionjax.studies.folder import StudyFolder

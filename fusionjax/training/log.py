@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from fusionjax.files import write_whole
 from fusionjax.runs import RunFolder
 from fusionjax.training.trackers import Trackers
 
@@ -63,9 +63,7 @@ def _truncate(file: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             break  # a line cut short by a kill
         kept.append(line + "\n")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, file)
+    write_whole(file, "".join(kept))
 
 
 class Bar:

@@ -26,7 +26,8 @@ from typing import Any
 
 from fusionjax.config import schema
 from fusionjax.errors import UserError
-from fusionjax.runs import RunFolder, write_json
+from fusionjax.files import write_json
+from fusionjax.runs import RunFolder
 
 Say = Callable[[str], None]
 

@@ -368,6 +368,6 @@ def test_a_folder_of_another_seed_is_refused(stopped: Path, tmp_path: Path) -> N
     home = tmp_path / "0"
     home.mkdir()
     shutil.copytree(stopped / "0", home, dirs_exist_ok=True)
-    pipeline.runs.write_text(home / "config.yaml", pipeline.dump_run(seeded(5)))
+    (home / "config.yaml").write_text(pipeline.dump_run(seeded(5)), encoding="utf-8")
     with pytest.raises(UserError, match=r"another config \(seed: 5 there, 0 now\)"):
         pipeline.run_together(CONFIG, (0, 1), (home, tmp_path / "1"), "tiny")
