@@ -172,14 +172,42 @@ def test_penalty_of_questions_without_an_answer_holds_anchors() -> None:
     assert found == pytest.approx(0.5 * float((squares * asked.weight).sum() / asked.weight.sum()), rel=1e-5)
 
 
-def test_dura_by_hand() -> None:
-    """DistMult: |h ∘ r|² + |t|² + |r ∘ t|² + |h|²; the same whichever end is asked for."""
-    found, params, asked = penalty_of("penalty={name: dura, entity: 0.3}")
-    total = 0.0
+@pytest.mark.parametrize(
+    ("scorer", "head", "relation", "tail", "expected"),
+    [
+        # h r = (2 −3), t = (5 1), r t = (10 −3), h = (1 1): 13 + 26 + 109 + 2.
+        ("distmult", [1.0, 1.0], [2.0, -3.0], [5.0, 1.0], 150.0),
+        # h r = (1 + 2i)(3 − i) = 5 + 5i, t = 2 + 4i, conj(r) t = (3 + i)(2 + 4i) = 2 + 14i, h: 50 + 20 + 200 + 5.
+        ("complex", [1.0, 2.0], [3.0, -1.0], [2.0, 4.0], 275.0),
+    ],
+)
+@pytest.mark.parametrize("of_head", [None, False, True])
+def test_dura_by_hand(
+    scorer: str, head: list[float], relation: list[float], tail: list[float], expected: float, of_head: bool | None
+) -> None:
+    """The same whichever end is asked for."""
+    at = made(f"scorer={scorer}", "dim=2", "reciprocal=false", "penalty={name: dura, entity: 0.5}")
+    params = {"entities": jnp.array([head, tail]), "relations": jnp.array([relation])}
+    anchor = jnp.array([int(of_head or False)])
+    side = None if of_head is None else jnp.array([of_head])
+    asked = Questions(anchor, jnp.array([0]), 1 - anchor, side, None, jnp.ones(1))
+    found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
+    assert float(found) == 0.5 * expected
+
+
+@pytest.mark.parametrize("reciprocal", ["true", "false"])
+@pytest.mark.parametrize("scorer", ["distmult", "complex", "simple", "rescal"])
+def test_dura_is_what_the_squared_distances_to_the_queries_penalise(scorer: str, reciprocal: str) -> None:
+    """−‖query − t‖² = 2 score − ‖query‖² − ‖t‖², on either side (Zhang et al. 2020, eq. 3)."""
+    at = made(f"scorer={scorer}", f"reciprocal={reciprocal}", "penalty={name: dura, entity: 0.3}")
+    params, asked = at.state()["params"], asked_of(at)
+    found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
+    by, total = at.model.scorer, 0.0
     for (head, relation, tail), weight in zip(as_triples(asked), np.asarray(asked.weight), strict=True):
         h, r, t = params["entities"][head], params["relations"][relation], params["entities"][tail]
-        total += weight * float(((h * r) ** 2 + t**2 + (r * t) ** 2 + h**2).sum())
-    assert found == pytest.approx(0.3 * total / np.asarray(asked.weight).sum(), rel=1e-5)
+        away = ((by.tail_query(h, r) - t) ** 2).sum() + ((by.head_query(r, t) - h) ** 2).sum()
+        total += float(weight * (away + 4 * by.score(h, r, t)))
+    assert float(found) == pytest.approx(0.3 * total / float(asked.weight.sum()), rel=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------- relations, alignment

@@ -195,14 +195,12 @@ def test_gradients(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_finite_at_zero_vectors(case: str) -> None:
-    """Also where a distance is 0, and of what N3 and DURA penalise."""
+    """Also where a distance is 0, and of what N3 penalises."""
     scorer = CASES[case][0]
     zero = jax.tree.map(jnp.zeros_like, parameters(scorer, 1, 1))
 
     def total(head: Any, relation: Any, tail: Any, shared: Any) -> Any:
         penalty = sum((each**3).sum() for each in scorer.factors(head, relation, tail))
-        if scorer.bilinear:
-            penalty += scorer.dura(head, relation, tail, shared).sum()
         return scorer.score(head, relation, tail, shared).sum() + penalty
 
     gradients = jax.tree.leaves(jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(*zero))
@@ -228,26 +226,6 @@ def test_factors_by_hand() -> None:
     assert [each.tolist() for each in found] == [[3.0], [2.0], [1.0]]
 
 
-def test_dura_by_hand() -> None:
-    # DistMult: h r = (2 −3), t = (5 1), r t = (10 −3), h = (1 1): 13 + 26 + 109 + 2.
-    head, relation, tail = (jnp.array(each) for each in ([1.0, 1.0], [2.0, -3.0], [5.0, 1.0]))
-    assert float(make_scorer("distmult", Sizes(2)).dura(head, relation, tail)) == 150.0
-    # ComplEx: h r = (1 + 2i)(3 − i) = 5 + 5i, t = 2 + 4i, conj(r) t = (3 + i)(2 + 4i) = 2 + 14i, h: 50 + 20 + 200 + 5.
-    head, relation, tail = (jnp.array(each) for each in ([1.0, 2.0], [3.0, -1.0], [2.0, 4.0]))
-    assert float(make_scorer("complex", Sizes(2)).dura(head, relation, tail)) == 275.0
-
-
-@pytest.mark.parametrize("case", [case for case, (scorer, _) in CASES.items() if scorer.bilinear])
-def test_dura_is_what_the_squared_distances_to_the_queries_penalise(case: str) -> None:
-    """−‖query − t‖² = 2 score − ‖query‖² − ‖t‖², on either side (Zhang et al. 2020, eq. 3)."""
-    scorer = CASES[case][0]
-    head, relation, tail, shared = parameters(scorer, 3, 3)
-    away = ((scorer.tail_query(head, relation, shared) - tail) ** 2).sum(-1)
-    away += ((scorer.head_query(relation, tail, shared) - head) ** 2).sum(-1)
-    expected = away + 4 * scorer.score(head, relation, tail, shared)
-    assert np.allclose(scorer.dura(head, relation, tail, shared), expected, rtol=1e-4)
-
-
 # --------------------------------------------------------------------------------------------------------------- errors
 def test_wrong_sizes_and_names() -> None:
     with pytest.raises(ValueError, match="no scorer 'transh'; valid: transe, distmult, complex"):
@@ -256,8 +234,6 @@ def test_wrong_sizes_and_names() -> None:
         make_scorer("quate", Sizes(6))
     with pytest.raises(ValueError, match="transe: norm 3; must be 1 or 2"):
         make_scorer("transe", Sizes(6, norm=3))
-    with pytest.raises(ValueError, match="rotate is not bilinear"):
-        make_scorer("rotate", Sizes(6)).dura(jnp.ones(6), jnp.ones(3), jnp.ones(6))
     with pytest.raises(ValueError, match="pairre has no query"):
         make_scorer("pairre", Sizes(6)).tail_query(jnp.ones(6), jnp.ones(12))
     with pytest.raises(ValueError, match="conve: entities of 10 numbers; must be a multiple of the 4 rows"):

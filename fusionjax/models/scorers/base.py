@@ -75,8 +75,6 @@ class Scorer:
     """`dim` is cut into that many equal parts."""
     two_sided: ClassVar[bool] = True
     """Whether heads can be asked for; else only by reciprocal relations (a tail query of the inverse relation)."""
-    bilinear: ClassVar[bool] = False
-    """Whether the score is linear in head and in tail, so that DURA is defined."""
 
     def __post_init__(self) -> None:
         if self.sizes.dim < 1 or self.sizes.dim % self.parts:
@@ -256,24 +254,6 @@ class Scorer:
         nothing else is said. They have a gradient at 0.
         """
         return jnp.abs(head), jnp.abs(relation), jnp.abs(tail)
-
-    def dura(
-        self,
-        head: Float[Array, "... d"],
-        relation: Float[Array, "... k"],
-        tail: Float[Array, "... d"],
-        shared: Shared | None = None,
-    ) -> Float[Array, "..."]:
-        """‖tail query‖² + ‖t‖² + ‖head query‖² + ‖h‖² of each triple (DURA, Zhang et al. 2020).
-
-        Raises:
-          ValueError: the scorer is not bilinear.
-        """
-        if not self.bilinear:
-            raise ValueError(f"{self.name} is not bilinear: DURA is not defined")
-        vectors = self.tail_query(head, relation, shared), tail, self.head_query(relation, tail, shared), head
-        squares = [(vector * vector).sum(-1) for vector in vectors]
-        return squares[0] + squares[1] + squares[2] + squares[3]
 
 
 def _in_blocks(score: Callable[[Array], Array], entities: Array, b: int) -> Float[Array, "b n"]:

@@ -22,7 +22,6 @@ class DistMult(Scorer):
     """Σ h r t (Yang et al. 2015); cannot tell a relation from its inverse."""
 
     name = "distmult"
-    bilinear = True
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return head * relation
@@ -39,7 +38,6 @@ class ComplEx(Scorer):
 
     name = "complex"
     parts = 2
-    bilinear = True
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return complex_times(head, relation)
@@ -66,7 +64,6 @@ class SimplE(Scorer):
 
     name = "simple"
     parts = 2
-    bilinear = True
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         h1, h2 = jnp.split(head, 2, -1)
@@ -91,7 +88,6 @@ class QuatE(Scorer):
 
     name = "quate"
     parts = 4
-    bilinear = True
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return hamilton(head, unit_quaternions(relation))

@@ -22,8 +22,6 @@ _GROUP = 16
 class Matrices(Scorer, abc.ABC):
     """What RESCAL and TuckER share. Dropout is of the entity, of the relation's matrix and of the query."""
 
-    bilinear = True
-
     @abc.abstractmethod
     def relation_matrices(
         self, relation: Float[Array, "... k"], shared: Shared | None = None, key: Array | None = None
