@@ -16,6 +16,7 @@ import numpy as np
 
 from fusionjax import hub, runs
 from fusionjax.config import dump_run, schema
+from fusionjax.config.kge_unread import unread
 from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import Prepared, prepare
@@ -77,6 +78,9 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print, fi
 
 
 def _inputs(prepared: Prepared, config: schema.Run, home: RunFolder, say: Say) -> Inputs | GraphInputs:
+    if ignored := unread(config):
+        kind = "the joint model, without kge.scorer" if config.kge.scorer is None else "graph embedding, as it is set here"
+        say(f"not read by {kind}: {', '.join(ignored)}")
     if config.kge.scorer is not None:
         return graph_inputs(prepared.shop, config, say)
     inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)

@@ -12,8 +12,10 @@ _READ = ("seed", "seeds", "kge.", "data.", "evaluation.", "track.", "train.selec
 
 
 def unread(run: Run) -> list[str]:
-    """Dotted keys that were set and are not read, of a run with `kge.scorer`."""
+    """Dotted keys of the config that were set and are not read; of the joint model's runs those of `kge` alone."""
     default, here = (dict(flat(each.model_dump(mode="json"))) for each in (Run(), run))
+    if run.kge.scorer is None:
+        return [key for key, value in here.items() if key.startswith("kge.") and default.get(key) != value]
     nothing = ["evaluation.tasks", *(f"kge.{key}" for key in meaningless(dict(flat(run.kge.model_dump(mode="json")))))]
     set_here = [key for key, value in here.items() if key not in default or default[key] != value]
     found = [key for key in set_here if not is_in(key, _READ) or is_in(key, nothing)]

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from fusionjax.config import schema
-from fusionjax.config.kge_unread import unread
 from fusionjax.data.shop import TRAIN
 from fusionjax.errors import UserError
 from fusionjax.evaluation import baselines
@@ -41,8 +40,6 @@ def train(
     graph, evaluation = inputs.graph, configs[0].evaluation
     if configs[0].train.select not in ("mean", f"{TASK}/mrr"):
         raise UserError(f"train.select: '{configs[0].train.select}': graph embedding is selected by {TASK}/mrr")
-    if ignored := unread(configs[0]):
-        say(f"not read by graph embedding, as it is set here: {', '.join(ignored)}")
     ranking = None
     if len(graph.valid):
         rows = sample(np.arange(len(graph.valid)), evaluation.max_valid)

@@ -38,6 +38,10 @@ def test_keys_without_a_meaning_here_are_named(overrides: tuple[str, ...], expec
     assert unread(load_run(None, ["kge.scorer=distmult", *overrides])) == expected
 
 
+def test_without_a_scorer_all_of_graph_embedding_is_in_vain() -> None:
+    assert unread(load_run(None, ["kge.dim=64", "kge.loss.margin=2", "model.dim=8"])) == ["kge.dim", "kge.loss.margin"]
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_configs_set_nothing_in_vain(file: Path) -> None:
     assert unread(load_run(file)) == []
