@@ -40,7 +40,8 @@ EVALUATOR: dict[str, Any] = {
 SOFTMAX: dict[str, Any] = {"loss": "CrossEntropyLoss"}
 BINARY: dict[str, Any] = {"loss": "BCEWithLogitsLoss", "smoothing": 0.1}
 FREE: dict[str, Any] = {"regularizer": None}
-"""Without PyKEEN's default penalty, which was set for FB15k. `spread`: standard deviation of the start, where PyKEEN's is 1."""
+N3: dict[str, Any] = {"regularizer": "PowerSumRegularizer", "regularizer_kwargs": {"weight": 0.01, "p": 3.0}}
+"""PyKEEN's own penalties, which `FREE` leaves out, were set for FB15k. `spread`: standard deviation of the start, where PyKEEN's is 1."""
 TUNED: dict[str, list[dict[str, Any]]] = {
     "TransE": [
         {"model": {"embedding_dim": 128, "scoring_fct_norm": norm}, "rate": rate, **SOFTMAX}
@@ -49,19 +50,23 @@ TUNED: dict[str, list[dict[str, Any]]] = {
     "DistMult": [
         {"model": {"embedding_dim": 128, "entity_constrainer": None, **FREE}, "rate": 1e-2, **SOFTMAX},
         {"model": {"embedding_dim": 128, "entity_constrainer": None, **FREE}, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 128, "entity_constrainer": None, **N3}, "rate": 1e-2, **SOFTMAX},
     ],
     "ComplEx": [
         {"model": {"embedding_dim": 64, **FREE}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
         {"model": {"embedding_dim": 64, **FREE}, "spread": 0.1, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 64, **N3}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
     ],
     "SimplE": [
         {"model": {"embedding_dim": 64}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
         {"model": {"embedding_dim": 64}, "spread": 0.1, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 64, **N3}, "spread": 0.1, "rate": 1e-2, **SOFTMAX},
     ],
     "RotatE": [{"model": {"embedding_dim": 64}, "rate": rate, **SOFTMAX} for rate in (1e-2, 1e-3)],
     "RESCAL": [
         {"model": {"embedding_dim": 64, **FREE}, "rate": 1e-3, **SOFTMAX},
         {"model": {"embedding_dim": 32, **FREE}, "rate": 3e-3, **BINARY},
+        {"model": {"embedding_dim": 64, **N3}, "spread": 0.1, "rate": 1e-3, **SOFTMAX},
     ],
     "TuckER": [
         {"model": {"embedding_dim": 64}, "rate": 3e-3, **BINARY},
