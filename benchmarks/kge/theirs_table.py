@@ -41,7 +41,7 @@ SOFTMAX: dict[str, Any] = {"loss": "CrossEntropyLoss"}
 BINARY: dict[str, Any] = {"loss": "BCEWithLogitsLoss", "smoothing": 0.1}
 FREE: dict[str, Any] = {"regularizer": None}
 N3: dict[str, Any] = {"regularizer": "PowerSumRegularizer", "regularizer_kwargs": {"weight": 0.01, "p": 3.0}}
-"""PyKEEN's own penalties, which `FREE` leaves out, were set for FB15k. `spread`: standard deviation of the start, where PyKEEN's is 1."""
+"""PyKEEN's own penalties, which `FREE` leaves out, were set for FB15k. `spread`: standard deviation of the start, else 1."""
 TUNED: dict[str, list[dict[str, Any]]] = {
     "TransE": [
         {"model": {"embedding_dim": 128, "scoring_fct_norm": norm}, "rate": rate, **SOFTMAX}
