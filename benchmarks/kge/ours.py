@@ -28,6 +28,7 @@ from fusionjax.kge.graph import train_graph
 from fusionjax.kge.model import Features, graph_model
 from fusionjax.kge.objective import hyper_of
 from fusionjax.kge.ways import way_of
+from fusionjax.training.parallel import each_run
 
 COMMON = (
     "kge.batch_size=1024",
@@ -75,7 +76,8 @@ class Program:
         keys = [jax.random.key(seed) for seed in range(seeds)]
         self.keys = keys[0]
         if seeds > 1:
-            epoch, create = jax.vmap(epoch, in_axes=(0, None, None, None, 0, 0)), jax.vmap(create)
+            apart = jax.default_backend() == "cpu"
+            epoch, create = each_run(epoch, (0, None, None, None, 0, 0), apart=apart), jax.vmap(create)
             self.keys = jnp.stack(keys)
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.state = jax.jit(create)(jnp.int32(0) if seeds == 1 else jnp.arange(seeds, dtype=jnp.int32))

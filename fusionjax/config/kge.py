@@ -199,7 +199,7 @@ class Kge(Section):
     """Entities of the sub-graph that is kept (`data.graph_samples.subsample`) where the graph is too large; 0: all."""
 
     settings: tuple[dict[SettingName, NonNegative], ...] = ()
-    """Trained side by side in one program, each with these numbers instead (`{optimiser.learning_rate: 0.2}`); the one with the
+    """Trained in one program, each with these numbers instead (`{optimiser.learning_rate: 0.2}`); the one with the
     best validation MRR goes on to test. For small graphs, which leave a device room."""
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 Pass by pass: the compiled epoch, then every few passes a validation: the best parameters kept, the learning rate lowered on a
 plateau, a checkpoint. What is random is a function of seed and step, so a run killed and started again ends with the bits of
-one that was not. Several runs are one stack of states under `jax.vmap`; each keeps its own draws, best checkpoint, and folder.
+one that was not. Several runs are one stack of states (`parallel.each_run`); each keeps its own draws, best checkpoint, folder.
 """
 
 import contextlib
@@ -172,6 +172,11 @@ class Placement:
         by_batch = runs == 1 and batch_size % mesh.size == 0 and mesh.devices.flat[0].platform != "cpu"
         return cls(mesh, by_run, by_batch)
 
+    @property
+    def apart(self) -> bool:
+        """Whether runs of a stack take turns: on one CPU device."""
+        return not self.by_run and self.mesh.devices.flat[0].platform == "cpu"
+
     def _put(self, tree: Any, *spec: str | None) -> Any:
         if not (self.by_run or self.by_batch):
             return jax.device_put(tree, self.mesh.devices.flat[0])
@@ -211,12 +216,12 @@ class _Loop:
         self.examples = Examples.of(kge, graph)
         self.steps = self.examples.steps
         self.total = self.steps * kge.epochs
+        self.place = Placement.of(len(members), kge.batch_size)
         epoch = build_epoch(model, kge, way)
         create = lambda seed: init_state(model, kge, seed)  # noqa: E731
         if not self.alone:
-            epoch = jax.vmap(epoch, in_axes=(0, None, None, 0, 0, 0))
+            epoch = parallel.each_run(epoch, (0, None, None, 0, 0, 0), apart=self.place.apart)
             create = jax.vmap(create)
-        self.place = Placement.of(len(members), kge.batch_size)
         self.graph, self.features = self.place.everywhere((graph, features))
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.create = jax.jit(create)

@@ -1,4 +1,4 @@
-"""Several seeds of one small run in one program: their states stacked, the step `jax.vmap`ped over them.
+"""Several seeds of one small run in one program: their states stacked, each step a step of all (`parallel.each_run`).
 
 A step of a small graph costs a device little more than its launch, and a program is compiled once instead of once a seed. Each
 seed keeps its own random draws, batches, validations, best checkpoint and run folder, which a lone run could go on from; its
@@ -99,7 +99,7 @@ def train_together(
         raise UserError("the seeds' graphs differ in size (data.controls): they cannot be trained together")
     optimiser = build_optimiser(configs[0].train.optimiser, total)
     create = creator(models[0], optimiser, mesh)
-    step = jax.vmap(step_of(models[0], optimiser, configs[0]))
+    step = step_of(models[0], optimiser, configs[0])
     together = _Together(mesh, step, total, configs[0].train.accumulate, say)
     with contextlib.ExitStack() as stack, sigterm() as stop:
         members = []
@@ -231,7 +231,9 @@ class _Together:
         split = PartitionSpec(*(axis if whole else (None,) * (1 + self.micro) + axis))
         spread = PartitionSpec(*axis) if whole else PartitionSpec()
         if whole not in self.compiled:
-            step: Any = self.step
+            # Not where a batch is split: CPU devices that exchange inside a loop can wait for each other for ever.
+            apart = whole and self.mesh.devices.flat[0].platform == "cpu"
+            step: Any = parallel.each_run(self.step, (0, 0, 0, 0), apart=apart)
             if whole:
                 step = jax.shard_map(step, mesh=self.mesh, in_specs=spread, out_specs=spread)
             self.compiled[whole] = jax.jit(step, donate_argnums=0)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
@@ -106,3 +107,19 @@ def test_a_batch_that_cannot_be_split_is_refused(override: str, said: str) -> No
 def test_an_objective_without_weight_is_not_asked() -> None:
     off = tiny_run("objectives.alignment.batch_size=18", "objectives.alignment.weight=0")
     parallel.check_divisible(off, parallel.build_mesh())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_runs_of_a_stack_are_their_lone_runs(apart: bool) -> None:
+    def run(state: Any, graph: jax.Array, hyper: dict[str, jax.Array], key: jax.Array) -> tuple[Any, jax.Array]:
+        drawn = jax.random.normal(key, graph.shape)
+        return {"w": state["w"] - hyper["rate"] * (graph + drawn)}, (state["w"] @ graph).sum()
+
+    state = {"w": jnp.arange(12.0).reshape(3, 2, 2)}
+    graph, hyper = jnp.array([[1.0, 2.0], [3.0, 5.0]]), {"rate": jnp.array([0.1, 0.2, 0.4])}
+    keys = jax.random.split(jax.random.key(0), 3)
+    stacked = jax.jit(parallel.each_run(run, (0, None, 0, 0), apart=apart))(state, graph, hyper, keys)
+    for row in range(3):
+        lone = run(*jax.tree.map(lambda leaf, row=row: leaf[row], (state,)), graph, {"rate": hyper["rate"][row]}, keys[row])
+        for found, expected in zip(jax.tree.leaves(stacked), jax.tree.leaves(lone), strict=True):
+            np.testing.assert_allclose(found[row], expected, rtol=1e-6)
