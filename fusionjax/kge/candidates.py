@@ -22,7 +22,6 @@ def score_candidates(
     score_one: ScoreOne,
     context: Any,
     table: Float[Array, "e w"],
-    rows: Float[Array, "n q w"] | None,
     numbers: Int[Array, "q n"],
 ) -> Float[Array, "q n"]:
     """Scores of the entities with these numbers.
@@ -30,10 +29,9 @@ def score_candidates(
     Args:
       score_one: how one candidate of each question is scored.
       context: what it knows of the questions (queries; or anchors and relations); differentiated.
-      table: entity vectors; differentiated if `rows` is None.
-      rows: zeros, never read: their gradient is that of the candidates' own rows, so that the table needs none.
+      table: entity vectors; differentiated.
     """
-    return _forwards(score_one, context, table, rows, numbers)[0]
+    return _forwards(score_one, context, table, numbers)[0]
 
 
 def _look_up(table: Array, chosen: Array) -> Array:
@@ -41,30 +39,26 @@ def _look_up(table: Array, chosen: Array) -> Array:
     return lax.optimization_barrier(table.at[chosen].get(mode="promise_in_bounds"))
 
 
-def _forwards(score_one: ScoreOne, context: Any, table: Array, rows: Array | None, numbers: Array) -> tuple[Array, Any]:
+def _forwards(score_one: ScoreOne, context: Any, table: Array, numbers: Array) -> tuple[Array, Any]:
     def turn(_: None, chosen: Array) -> tuple[None, Array]:
         return None, score_one(context, _look_up(table, chosen))
 
-    return lax.scan(turn, None, numbers.T)[1].T, (context, table, None if rows is None else (), numbers)
+    return lax.scan(turn, None, numbers.T)[1].T, (context, table, numbers)
 
 
-def _backwards(score_one: ScoreOne, kept: Any, gradient: Array) -> tuple[Any, Array | None, Array | None, None]:
-    context, table, rows, numbers = kept
-    whole = rows is None
+def _backwards(score_one: ScoreOne, kept: Any, gradient: Array) -> tuple[Any, Array, None]:
+    context, table, numbers = kept
 
-    def turn(carry: tuple[Any, Array | None], x: tuple[Array, Array]) -> tuple[tuple[Any, Array | None], Array | None]:
+    def turn(carry: tuple[Any, Array], x: tuple[Array, Array]) -> tuple[tuple[Any, Array], None]:
         of_context, of_table = carry
         chosen, own = x
         _, pull = jax.vjp(score_one, context, _look_up(table, chosen))
         more, of_rows = pull(own)
-        of_context = jax.tree.map(jnp.add, of_context, more)
-        if of_table is None:
-            return (of_context, None), of_rows
-        return (of_context, of_table.at[chosen].add(of_rows, mode="promise_in_bounds")), None
+        return (jax.tree.map(jnp.add, of_context, more), of_table.at[chosen].add(of_rows, mode="promise_in_bounds")), None
 
-    start = jax.tree.map(jnp.zeros_like, context), jnp.zeros_like(table) if whole else None
-    (of_context, of_table), of_rows = lax.scan(turn, start, (numbers.T, gradient.T))
-    return of_context, of_table, of_rows, None
+    start = jax.tree.map(jnp.zeros_like, context), jnp.zeros_like(table)
+    (of_context, of_table), _ = lax.scan(turn, start, (numbers.T, gradient.T))
+    return of_context, of_table, None
 
 
 score_candidates.defvjp(_forwards, _backwards)

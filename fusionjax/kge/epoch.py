@@ -20,8 +20,8 @@ from fusionjax.kge import objective
 from fusionjax.kge.graph import TrainGraph
 from fusionjax.kge.model import Features, GraphModel, Params
 from fusionjax.kge.objective import Hyper
-from fusionjax.kge.optimiser import descend, descend_rows, rule
-from fusionjax.kge.ways import Batch, Rows, Way, loss_of, numbers_of
+from fusionjax.kge.optimiser import descend, descend_rows, one_of_equal, rule
+from fusionjax.kge.ways import Batch, Way, entities_of, loss_of, renumbered
 
 State = dict[str, Any]
 """`params`, `opt` (optimiser state of `entities` and of the rest), `step` int32 []: steps done."""
@@ -112,28 +112,22 @@ def build_epoch(model: GraphModel, config: Kge, way: Way) -> Epoch:
         of_batch, of_loss = jax.random.split(jax.random.fold_in(key, number))
         batch = _batch(model, config, way, graph, chosen, of_batch)
         table, rest = _apart(params)
-        rate = hyper["learning_rate"]
-        given = (features, hyper, batch, of_loss)
-        if not way.rows:
-            (loss, parts), gradients = jax.value_and_grad(lambda p: loss_of(model, config, way, p, None, *given), has_aux=True)(
-                params
-            )
-            of_table, of_rest = _apart(gradients)
-            opt_table = opt["entities"]
-            if table is not None:
-                table, opt_table = descend(of, table, of_table, opt_table, rate)
-        else:
-            numbers, rows = numbers_of(way, batch), _rows(way, table, batch)
-            (loss, parts), (of_rest, of_own, of_zeros) = jax.value_and_grad(
-                lambda r, own, zeros: loss_of(model, config, way, r, rows._replace(own=own, zeros=zeros), *given),
-                argnums=(0, 1, 2),
-                has_aux=True,
-            )(rest, rows.own, rows.zeros)
-            if rows.zeros is not None:
-                assert batch.drawn is not None
-                of_own = jnp.concatenate([of_own, of_zeros.reshape(-1, table.shape[1])])
-                numbers = jnp.concatenate([numbers, batch.drawn.T.reshape(-1)])
-            table, opt_table, scratch = descend_rows(of, table, of_own, numbers, opt["entities"], rate, scratch)
+        rate, opt_table, numbers, places = hyper["learning_rate"], opt["entities"], None, None
+        if way.rows:
+            # The batch's entities stand for all: what follows is as for a graph of these.
+            numbers = entities_of(way, batch)
+            places, scratch = one_of_equal(numbers, scratch)
+            batch, features = renumbered(way, batch, places), jax.tree.map(lambda part: part[numbers], features)
+            # The barrier makes the rows an array of their own: fused into what reads them, each number is looked up alone.
+            params = _together(lax.optimization_barrier(table.at[numbers].get(mode="promise_in_bounds")), rest)
+        (loss, parts), gradients = jax.value_and_grad(
+            lambda p: loss_of(model, config, way, p, features, hyper, batch, of_loss), has_aux=True
+        )(params)
+        of_table, of_rest = _apart(gradients)
+        if numbers is not None and places is not None:
+            table, opt_table = descend_rows(of, table, of_table, numbers, places, opt_table, rate)
+        elif table is not None:
+            table, opt_table = descend(of, table, of_table, opt_table, rate)
         rest, opt_rest = descend(of, rest, of_rest, opt["rest"], rate)
         return (_together(table, rest), {"entities": opt_table, "rest": opt_rest}, scratch), {"loss": loss, **parts}
 
@@ -189,17 +183,6 @@ def _pairs(config: Kge, graph: TrainGraph, b: int, key: Array) -> objective.Ques
     n = len(graph.triples)
     index = jax.random.randint(key, (-(-b * n // Examples.of(config, graph).number),), 0, n)
     return objective.ask(config, graph, index, jnp.ones(index.shape), key)
-
-
-def _rows(way: Way, table: Array, batch: Batch) -> Rows:
-    # The barrier makes the rows an array of their own: fused into what reads them, each number would be looked up alone.
-    own = lax.optimization_barrier(table.at[numbers_of(way, batch)].get(mode="promise_in_bounds"))
-    zeros = None
-    if way.against == "scanned":
-        assert batch.drawn is not None
-        q, n = batch.drawn.shape
-        zeros = jnp.zeros((n, q, table.shape[1]))
-    return Rows(own, zeros, table)
 
 
 def _labels(graph: TrainGraph, index: Int[Array, "b"], n_entities: int) -> Array:

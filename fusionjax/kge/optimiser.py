@@ -40,33 +40,40 @@ def descend(
     return jax.tree.map(lambda value, direction: value - rate * direction, params, directions), state
 
 
+def one_of_equal(numbers: Int[Array, "m"], scratch: Int[Array, "e"]) -> tuple[Int[Array, "m"], Int[Array, "e"]]:
+    """(the place of one row for each row, the same for equal rows; scratch).
+
+    Args:
+      numbers: of rows of a table of e, as often as they occur.
+      scratch: any numbers; comes back changed. It tells equal rows apart without sorting them or clearing anything.
+    """
+    scratch = scratch.at[numbers].set(jnp.arange(len(numbers), dtype=jnp.int32), mode="promise_in_bounds")
+    return scratch[numbers], scratch
+
+
 def descend_rows(
     of: optax.GradientTransformation,
     table: Float[Array, "e w"],
     gradients: Float[Array, "m w"],
     numbers: Int[Array, "m"],
+    places: Int[Array, "m"],
     state: optax.OptState,
     rate: Array,
-    scratch: Int[Array, "e"],
-) -> tuple[Float[Array, "e w"], optax.OptState, Int[Array, "e"]]:
-    """A step on some rows of a table, in place where the table is donated or carried by a loop.
+) -> tuple[Float[Array, "e w"], optax.OptState]:
+    """(table, state) after a step on some rows, in place where the table is donated or carried by a loop.
 
     Args:
-      gradients, numbers: of rows as often as they occur; what falls on one row is summed first.
-      scratch: any numbers; comes back changed. It tells equal rows apart without sorting them or clearing anything.
+      numbers, places: of the rows, and by `one_of_equal`.
+      gradients: those of rows that stand for equal ones; the others are not read.
     """
     m, e = len(numbers), len(table)
-    places = jnp.arange(m, dtype=jnp.int32)
-    scratch = scratch.at[numbers].set(places, mode="promise_in_bounds")  # of equal rows one wins, whichever
-    first = scratch[numbers]
-    summed = jnp.zeros_like(gradients).at[first].add(gradients, mode="promise_in_bounds")
-    target = jnp.where(first == places, numbers, e)  # the others fall outside, and are dropped
+    target = jnp.where(places == jnp.arange(m), numbers, e)  # the others fall outside, and are dropped
 
     def is_rows(leaf: Array) -> bool:
         return leaf.shape[:1] == (e,)
 
     own = jax.tree.map(lambda leaf: leaf.at[numbers].get(mode="promise_in_bounds") if is_rows(leaf) else leaf, state)
-    directions, own = of.update(summed, own)
+    directions, own = of.update(gradients, own)
     table = table.at[target].add(-rate * jnp.asarray(directions), mode="drop")
     state = jax.tree.map(lambda leaf, new: leaf.at[target].set(new, mode="drop") if is_rows(leaf) else new, state, own)
-    return table, state, scratch
+    return table, state

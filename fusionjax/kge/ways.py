@@ -32,7 +32,7 @@ class Way:
     candidate of every question at a time (`candidates`); gathered: vectors of all candidates at once, where chunks share them
     or text and numbers go into them."""
     rows: bool
-    """Only the rows of a batch are updated."""
+    """Only the rows of a batch are looked up and updated (`entities_of`)."""
     longest: int = 0
     """Row of the known-true index."""
     both: bool = False
@@ -53,10 +53,11 @@ def way_of(model: GraphModel, config: Kge, graph: TrainGraph) -> Way:
     rows = wanted and model.has_table and not whole_table
     # An accelerator has the bandwidth for all candidates at once, and would wait for each of many small programs.
     plain = model.text in ("none", "align") and not model.literal_width
-    if model.scorer.product and not settings.shared and config.optimiser.rows != "on":
-        near = entities <= DENSE_ENTITIES * settings.number
-        if (near or (plain and not rows)) and entities > LOOPED_ENTITIES * settings.number and looped.available():
-            return Way("looped", False, longest, both)
+    if model.scorer.product and not settings.shared:
+        near = entities <= DENSE_ENTITIES * settings.number and config.optimiser.rows != "on"
+        rows = rows and not near
+        if (near or plain or rows) and entities > LOOPED_ENTITIES * settings.number and looped.available():
+            return Way("looped", rows, longest, both)
         if near:
             return Way("picked", False, longest, both)
     scans = plain and not settings.shared and jax.default_backend() == "cpu"
@@ -77,24 +78,25 @@ class Batch(NamedTuple):
     """The triples whose relation is foretold; None: those asked about."""
 
 
-class Rows(NamedTuple):
-    """Where only rows are updated: what stands for the table, so that gradients are those of rows."""
-
-    own: Float[Array, "m w"]
-    """The table's rows of anchors, then answers (unless `Way.both`), then (gathered) candidates."""
-    zeros: Float[Array, "n q w"] | None
-    """scanned: stands for the candidates' rows; see `score_candidates`."""
-    table: Float[Array, "e w"]
-    """Not differentiated."""
+def entities_of(way: Way, batch: Batch) -> Int[Array, "m"]:
+    """All entities a batch looks up, as often as it does, in the order it does."""
+    assert batch.drawn is not None
+    drawn = batch.drawn.T if way.against == "scanned" else batch.drawn
+    return jnp.concatenate([*_ends(way, batch), drawn.reshape(-1)])
 
 
-def numbers_of(way: Way, batch: Batch) -> Int[Array, "m"]:
-    """The entities of `Rows.own`."""
-    parts = [batch.asked.anchor] if way.both else [batch.asked.anchor, batch.asked.answer]
-    if way.against == "gathered":
-        assert batch.drawn is not None
-        parts.append(batch.drawn.reshape(-1))
-    return jnp.concatenate(parts)
+def renumbered(way: Way, batch: Batch, numbers: Int[Array, "m"]) -> Batch:
+    """The batch with other numbers for `entities_of`."""
+    assert batch.drawn is not None
+    q, drawn = len(batch.asked.anchor), batch.drawn
+    anchor, *more = jnp.split(numbers, [q] if way.both else [q, 2 * q])
+    own = more[-1].reshape(drawn.shape[::-1]).T if way.against == "scanned" else more[-1].reshape(drawn.shape)
+    answer = _turned(anchor) if way.both else more[0]
+    return batch._replace(asked=batch.asked._replace(anchor=anchor, answer=answer), drawn=own)
+
+
+def _ends(way: Way, batch: Batch) -> list[Int[Array, "q"]]:
+    return [batch.asked.anchor] if way.both else [batch.asked.anchor, batch.asked.answer]
 
 
 def loss_of(
@@ -102,7 +104,6 @@ def loss_of(
     config: Kge,
     way: Way,
     params: Params,
-    rows: Rows | None,
     features: Features,
     hyper: Hyper,
     batch: Batch,
@@ -111,18 +112,19 @@ def loss_of(
     """(loss, its parts) of a batch.
 
     Args:
-      params: all of them; without the entity table where there are `rows`.
+      params, features, batch: of all entities; or of some, which the batch then calls by their places among them.
     """
     of_anchor, of_relation, inside = jax.random.split(key, 3)
     asked, q = batch.asked, batch.asked.anchor.shape[0]
-    # Entity vectors: all of them, or those of the batch in the order of `numbers_of`.
+    # Entity vectors: all there are, or those of the questions, then of what they share.
     if way.against in ("all", "picked", "looped"):
         entities = model.vectors(params, features)
         anchor = entities[asked.anchor]
         answer = _turned(anchor) if way.both else entities[asked.answer]
     else:
-        numbers = numbers_of(way, batch)
-        own = rows.own if rows is not None else params["entities"][numbers] if model.has_table else None
+        candidates = [] if way.against == "scanned" or batch.drawn is None else [batch.drawn.reshape(-1)]
+        numbers = jnp.concatenate([*_ends(way, batch), *candidates])
+        own = params["entities"][numbers] if model.has_table else None
         # Split, not sliced: the gradient of a split is one array put together, that of slices as many sums of padded ones.
         anchor, *more = jnp.split(model.compose(own, params, features, numbers), [q] if way.both else [q, 2 * q])
         entities = more[-1]
@@ -149,10 +151,9 @@ def loss_of(
             positive = model.scorer.compare_each(query, answer)
             negative = model.pick(query, entities, batch.drawn, looped=way.against == "looped")
         else:
-            table, zeros = (params["entities"], None) if rows is None else (rows.table, rows.zeros)
             context = _context(model, asked, dropped, shared, inside)
             positive = _score_one(model, context, answer)
-            negative = jnp.asarray(score_candidates(_ScoreOne(model), context, table, zeros, batch.drawn))
+            negative = jnp.asarray(score_candidates(_ScoreOne(model), context, params["entities"], batch.drawn))
         each = objective.loss_of_questions(config, hyper, positive, negative, batch.nothing, model.n_entities)
 
     parts = {"link_prediction": objective.mean(each, asked.weight)}
@@ -166,15 +167,15 @@ def loss_of(
             ends = Vectors(entities[triples.anchor], between, entities[triples.answer])
         parts["relation_prediction"] = hyper["relation_prediction"] * objective.relation_loss(model, params, ends, triples)
     if model.text == "align":
-        given = rows.own[:q] if rows is not None else params["entities"][asked.anchor]
+        given = params["entities"][asked.anchor]
         aligned = objective.alignment(model, hyper, params, features, given, asked.anchor, asked.weight)
         parts["alignment"] = hyper["align"] * aligned
     return sum(parts.values(), jnp.zeros(())), parts
 
 
-def _turned(anchor: Float[Array, "q w"]) -> Float[Array, "q w"]:
-    """The answers of `Way.both`: first the tails of the heads, then the heads of the tails."""
-    return anchor.reshape(2, -1, anchor.shape[1])[::-1].reshape(anchor.shape)
+def _turned(anchor: Array) -> Array:
+    """The answers of `Way.both`, of anchors `[q, …]`: first the tails of the heads, then the heads of the tails."""
+    return anchor.reshape(2, -1, *anchor.shape[1:])[::-1].reshape(anchor.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusionjax.config.kge import Optimiser
-from fusionjax.kge.optimiser import descend, descend_rows, rule
+from fusionjax.kge.optimiser import descend, descend_rows, one_of_equal, rule
 from tests.kge.made import assert_close, normal
 
 E, W, RATE = 7, 3, 0.1
@@ -24,7 +24,9 @@ def steps(name: Any, rows: bool) -> tuple[np.ndarray, Any]:
     @jax.jit
     def step(table: Any, state: Any, scratch: Any, gradients: Any, numbers: Any) -> Any:
         if rows:
-            return descend_rows(of, table, gradients, numbers, state, jnp.float32(RATE), scratch)
+            places, scratch = one_of_equal(numbers, scratch)
+            summed = jnp.zeros_like(gradients).at[places].add(gradients)
+            return *descend_rows(of, table, summed, numbers, places, state, jnp.float32(RATE)), scratch
         whole = jnp.zeros_like(table).at[numbers].add(gradients)
         return *descend(of, table, whole, state, jnp.float32(RATE)), scratch
 

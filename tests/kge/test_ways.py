@@ -25,11 +25,11 @@ def text_of(literals: int = 2) -> Features:
 CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
     "product, both sides": (
         made("scorer=complex", *BOTH, "penalty={name: n3, entity: 0.01, relation: 0.01}", "relation_prediction=0.3"),
-        [("picked", False), ("looped", False), ("scanned", False), ("scanned", True), ("gathered", True)],
+        [("picked", False), ("looped", False), ("looped", True), ("scanned", False), ("scanned", True), ("gathered", True)],
     ),
     "distance, reciprocal": (
         made("scorer=transe", "margin=3", *NEGATIVES, SMALL, "loss.name=self_adversarial"),
-        [("picked", False), ("looped", False), ("scanned", True)],
+        [("picked", False), ("looped", False), ("looped", True), ("scanned", True)],
     ),
     "no query, both sides": (
         made("scorer=rotate", "margin=3", *BOTH, "loss.name=margin", "dropout.entity=0.3"),
@@ -41,11 +41,11 @@ CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
     ),
     "text and numbers": (
         made("scorer=distmult", *BOTH, "text={use: add, checkpoint: x}", "loss.name=bce", features=text_of()),
-        [("picked", False), ("looped", False), ("gathered", False), ("gathered", True)],
+        [("picked", False), ("looped", False), ("looped", True), ("gathered", False), ("gathered", True)],
     ),
     "aligned": (
         made("scorer=distmult", *BOTH, "text={use: align, checkpoint: x}", features=text_of(literals=0)),
-        [("picked", False), ("scanned", True)],
+        [("picked", False), ("looped", True), ("scanned", True), ("gathered", True)],
     ),
 }
 
@@ -93,11 +93,13 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "DENSE_ENTITIES", 1)
     assert chosen(*few) == ("scanned", True)
     monkeypatch.setattr(looped, "available", lambda: True)
-    assert chosen(*few) == ("scanned", True) and chosen(*few, "optimiser.rows=off") == ("looped", False)
+    assert chosen(*few) == ("looped", True) and chosen(*few, "optimiser.rows=off") == ("looped", False)
     # A penalty on the whole table has a gradient for every row.
-    assert chosen(*few, "optimiser.rows=on", "penalty={name: l2, entity: 1, weighted: false}") == ("scanned", False)
+    assert chosen(*few, "optimiser.rows=on", "penalty={name: l2, entity: 1, weighted: false}") == ("looped", False)
     features = text_of()
     assert chosen(*few, "text={use: replace, checkpoint: x}", features=features) == ("gathered", False)
+    assert chosen(*few, "text={use: add, checkpoint: x}", features=features) == ("looped", True)
+    monkeypatch.setattr(looped, "available", lambda: False)
     assert chosen(*few, "text={use: add, checkpoint: x}", features=features) == ("gathered", True)
     # Aligned texts have no part in the scores, numbers have.
     aligned = "text={use: align, checkpoint: x}"
