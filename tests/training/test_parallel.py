@@ -120,6 +120,6 @@ def test_runs_of_a_stack_are_their_lone_runs(apart: bool) -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     stacked = jax.jit(parallel.each_run(run, (0, None, 0, 0), apart=apart))(state, graph, hyper, keys)
     for row in range(3):
-        lone = run(*jax.tree.map(lambda leaf, row=row: leaf[row], (state,)), graph, {"rate": hyper["rate"][row]}, keys[row])
+        lone = run({"w": state["w"][row]}, graph, {"rate": hyper["rate"][row]}, keys[row])
         for found, expected in zip(jax.tree.leaves(stacked), jax.tree.leaves(lone), strict=True):
             np.testing.assert_allclose(found[row], expected, rtol=1e-6)
