@@ -332,6 +332,8 @@ def plot_long_tail(shop: Shop, path: Path | str) -> None:
     right.hist(per_user, bins=edges if len(edges) > 1 else 1)
     right.set(xlabel="events", ylabel="users", xscale="log", title=f"events of {len(per_user):,} users")
     path = Path(path)
+    if not path.parent.is_dir():  # more likely a slip than a wish for a new folder
+        raise UserError(f"{path}: cannot write there: there is no folder {path.parent}")
     try:
         with whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
