@@ -29,19 +29,6 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "files", "config"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "files", "hub", "runs", "text_encoder"},
-    "training": {
-        "errors",
-        "files",
-        "config",
-        "hub",
-        "data",
-        "models",
-        "objectives",
-        "evaluation",
-        "inference",
-        "runs",
-        "text_encoder",
-    },
     "reporting": {"errors", "files", "config", "data", "evaluation", "inference", "runs"},
     "serving": {
         "errors",
@@ -57,10 +44,10 @@ ROOMS: dict[str, set[str]] = {
         "reporting",
     },
 }
-ROOMS["kge"] = {
-    *("errors", "files", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "training"),
-    "text_encoder",
+ROOMS["training"] = {
+    *("errors", "files", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "text_encoder"),
 }
+ROOMS["kge"] = {*ROOMS["training"], "training"}
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["seeds"] = ROOMS["settings"] = {*ROOMS}
