@@ -143,8 +143,8 @@ def worker(arguments: argparse.Namespace) -> int:
     from fusionjax.data.batches import StepSource, stream
     from fusionjax.data.inputs import build_inputs
     from fusionjax.data.prepare import prepare
+    from fusionjax.losses import info_nce
     from fusionjax.models.joint import JointModel
-    from fusionjax.objectives import info_nce
     from fusionjax.training import parallel
     from fusionjax.training.loop import build_model, creator, run_optimiser
     from fusionjax.training.state import catalogue

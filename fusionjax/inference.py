@@ -15,8 +15,8 @@ import numpy as np
 from fusionjax.data.batches import bucket, history_columns
 from fusionjax.data.inputs import Inputs, Sequences
 from fusionjax.embedding import embed
+from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
-from fusionjax.objectives import normalise
 from fusionjax.packing import Ragged
 
 

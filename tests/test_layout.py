@@ -20,12 +20,12 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors"},
     "data": {"errors", "files", "config", "hub", "packing"},
     "models": set(),
-    "objectives": set(),
+    "losses": set(),
     "hub": {"errors", "files", "models"},
     "packing": set(),
     "embedding": {"packing", "models"},
-    "inference": {"errors", "config", "hub", "data", "models", "objectives", "packing", "embedding"},
-    "evaluation": {"errors", "files", "config", "hub", "data", "models", "objectives", "inference"},
+    "inference": {"errors", "config", "hub", "data", "models", "losses", "packing", "embedding"},
+    "evaluation": {"errors", "files", "config", "hub", "data", "models", "losses", "inference"},
     "runs": {"errors", "files", "config"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "files", "hub", "runs", "text_encoder"},
@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
         "hub",
         "data",
         "models",
-        "objectives",
+        "losses",
         "evaluation",
         "inference",
         "runs",
@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     },
 }
 ROOMS["training"] = {
-    *("errors", "files", "config", "hub", "data", "models", "objectives", "evaluation", "inference", "runs", "text_encoder"),
+    *("errors", "files", "config", "hub", "data", "models", "losses", "evaluation", "inference", "runs", "text_encoder"),
 }
 ROOMS["kge"] = {*ROOMS["training"], "training"}
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
@@ -55,7 +55,7 @@ ROOMS["studies"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS, "studies"}
 ROOMS["__main__"] = {"cli"}
 
-PURE = ("models", "objectives")
+PURE = ("models", "losses")
 PURE_MAY_USE = {"jax", "flax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 """Libraries of the pure rooms: mathematics on arrays, no files, no optimiser, no config."""
 
@@ -117,7 +117,7 @@ def test_the_table_has_no_circle() -> None:
         ("fusionjax.models.towers", "import optax", True),
         ("fusionjax.models.towers", "import flax.linen as nn\nfrom fusionjax.models import bert", False),
         ("fusionjax.models.towers", "from fusionjax.config import schema", True),
-        ("fusionjax.objectives", "def f():\n    from fusionjax.data.shop import Shop", True),
+        ("fusionjax.losses", "def f():\n    from fusionjax.data.shop import Shop", True),
         ("fusionjax.data.graph", "from fusionjax import models", True),
         ("fusionjax.data.graph", "from fusionjax import __version__", False),
         ("fusionjax.data.graph", "from ..models import bert", True),

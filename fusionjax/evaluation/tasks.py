@@ -23,8 +23,8 @@ from fusionjax.evaluation.scores import Scores, scores_of
 from fusionjax.evaluation.search import Judged, evaluate_search
 from fusionjax.evaluation.segments import segments_of
 from fusionjax.inference import Encoder
+from fusionjax.losses import normalise
 from fusionjax.models.scorers import Scorer
-from fusionjax.objectives import normalise
 
 TASKS = ("link_prediction", "search", "recommendation")
 OBJECTIVE_OF = {"link_prediction": "link_prediction", "search": "query_product", "recommendation": "next_product"}

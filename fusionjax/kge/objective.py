@@ -18,8 +18,8 @@ from fusionjax.config.kge import Kge
 from fusionjax.kge.graph import TrainGraph
 from fusionjax.kge.model import Between, Features, GraphModel, Params
 from fusionjax.kge.sampling import draw, is_known
-from fusionjax.objectives import graph as losses
-from fusionjax.objectives.common import NEGATIVE, normalise
+from fusionjax.losses import graph as losses
+from fusionjax.losses.common import NEGATIVE, normalise
 
 Hyper = Mapping[str, Array]
 

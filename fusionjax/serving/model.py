@@ -14,8 +14,8 @@ from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import Shop
 from fusionjax.errors import UserError, nearest
 from fusionjax.inference import Encoder
+from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
-from fusionjax.objectives import normalise
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.state import best_shapes, layout

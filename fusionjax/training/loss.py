@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax import objectives
+from fusionjax import losses
 from fusionjax.config import schema
+from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
-from fusionjax.objectives import normalise
 from fusionjax.training.parallel import AXIS
 from fusionjax.training.state import Catalogue
 from fusionjax.training.tuning import held
@@ -97,7 +97,7 @@ class _Step:
 
     # ------------------------------------------------------------------------------------------------------ objectives
     def link_prediction(self, batch: dict[str, Array]) -> Float[Array, ""]:
-        settings = self.config.objectives.link_prediction
+        settings = self.config.losses.link_prediction
         head_row, tail_row = batch["head"], batch["tail"]
         negative_row = jax.random.randint(self.next_key(), (settings.negatives,), 0, self.model.layout.n_entities)
         head, tail, negative = (self.apply("entity_vectors", rows) for rows in (head_row, tail_row, negative_row))
@@ -106,12 +106,8 @@ class _Step:
         against_tail = self.apply("score", head[:, None], relation[:, None], negative[None])
         against_head = self.apply("score", negative[None], relation[:, None], tail[:, None])
         loss = 0.5 * (
-            objectives.link_prediction(
-                positive, against_tail, negative_row[None] == tail_row[:, None], settings.self_adversarial
-            )
-            + objectives.link_prediction(
-                positive, against_head, negative_row[None] == head_row[:, None], settings.self_adversarial
-            )
+            losses.link_prediction(positive, against_tail, negative_row[None] == tail_row[:, None], settings.self_adversarial)
+            + losses.link_prediction(positive, against_head, negative_row[None] == head_row[:, None], settings.self_adversarial)
         )
         if settings.l2:
             loss += settings.l2 * sum((x * x).sum(-1).mean() for x in (head, relation, tail)) / 3
@@ -121,7 +117,7 @@ class _Step:
         rows = batch["product"]
         text, entity = self.apply("text_side", self.bank[rows]), self.apply("entity_side", rows)
         same = rows[:, None] == rows[None, :]
-        return objectives.info_nce(text, entity, self.apply("scale", "alignment"), same, jnp.ones(rows.shape, bool))
+        return losses.info_nce(text, entity, self.apply("scale", "alignment"), same, jnp.ones(rows.shape, bool))
 
     def query_product(self, batch: dict[str, Array]) -> Float[Array, ""]:
         settings, block = self.config.objectives.query_product, self.config.text.chunk
@@ -140,15 +136,15 @@ class _Step:
             common["hidden_negatives"] = hidden
         if settings.loss == "triplet":
             more = {"margin": settings.triplet_margin, "hardest": settings.triplet_hardest}
-            loss = functools.partial(objectives.triplet, **more, **common)
+            loss = functools.partial(losses.triplet, **more, **common)
         elif settings.loss == "siglip":
             scale, bias = self.apply("scale", "query_product"), self.apply("bias")
-            loss = functools.partial(objectives.siglip, scale=scale, bias=bias, **common)
+            loss = functools.partial(losses.siglip, scale=scale, bias=bias, **common)
         else:
             scale = self.apply("scale", "query_product")
-            loss = functools.partial(objectives.info_nce, scale=scale, directions=settings.directions, **common)
+            loss = functools.partial(losses.info_nce, scale=scale, directions=settings.directions, **common)
         if settings.matryoshka:
-            return objectives.matryoshka(loss, query, product, settings.matryoshka, negatives)
+            return losses.matryoshka(loss, query, product, settings.matryoshka, negatives)
         return loss(query, product) if negatives is None else loss(query, product, negatives=negatives)
 
     def _negatives(
@@ -181,15 +177,15 @@ class _Step:
         bar = (asked * jax.lax.stop_gradient(normalise(product))).sum(-1, keepdims=True) - settings.margin
         cosine = asked @ candidates.T
         wrong = self.catalogue.has_text[rows][None] & (cosine < bar) & ~_any_equal(batch["positive"], rows)
-        score, best = jax.lax.top_k(jnp.where(wrong, cosine, objectives.NEGATIVE), min(settings.mined, len(rows)))
-        best, none = best.reshape(-1), score.reshape(-1) <= objectives.NEGATIVE / 2
+        score, best = jax.lax.top_k(jnp.where(wrong, cosine, losses.NEGATIVE), min(settings.mined, len(rows)))
+        best, none = best.reshape(-1), score.reshape(-1) <= losses.NEGATIVE / 2
         hidden = none[None] | (asked @ candidates[best].T >= bar) | _any_equal(batch["positive"], rows[best])
         return self.products(rows[best]), hidden
 
     def masked_words(self, batch: dict[str, Array]) -> Float[Array, ""]:
         hidden = self.apply("hidden", batch["tokens"], dropout=True)
         asked = jnp.take_along_axis(hidden, batch["place"][:, :, None], axis=1)
-        return objectives.masked_words(self.apply("word_logits", asked), batch["target"])
+        return losses.masked_words(self.apply("word_logits", asked), batch["target"])
 
     def distillation(self, batch: dict[str, Array]) -> Float[Array, ""]:
         settings = self.config.objectives.distillation
@@ -197,16 +193,16 @@ class _Step:
         valid = jnp.ones(len(student), bool)
 
         def cosine(student: Array, teacher: Array) -> Array:
-            return objectives.cosine_distillation(student, teacher, valid)
+            return losses.cosine_distillation(student, teacher, valid)
 
         def kl(student: Array, _: Array) -> Array:
             scale = jnp.asarray(1.0 / self.config.objectives.temperature)
-            return objectives.kl_distillation(student, student, teacher, teacher, scale, scale, valid)
+            return losses.kl_distillation(student, student, teacher, teacher, scale, scale, valid)
 
         loss = cosine if settings.loss == "cosine" else kl
         if settings.matryoshka:
             # Only the student's prefixes are compared in kl, always with the whole of the teacher.
-            return objectives.matryoshka(loss, student, teacher if settings.loss == "cosine" else student, settings.matryoshka)
+            return losses.matryoshka(loss, student, teacher if settings.loss == "cosine" else student, settings.matryoshka)
         return loss(student, teacher)
 
     def next_product(self, batch: dict[str, Array]) -> Float[Array, ""]:
@@ -218,8 +214,8 @@ class _Step:
         if settings.softmax == "full":
             everything = self.products(jnp.arange(n_products, dtype=jnp.int32))
             user = self._users(batch, everything[batch["product"]])
-            logits = jnp.where(self.catalogue.sold[None], scale * user @ normalise(everything).T, objectives.NEGATIVE)
-            return objectives.softmax_over_catalogue(logits, target, valid)
+            logits = jnp.where(self.catalogue.sold[None], scale * user @ normalise(everything).T, losses.NEGATIVE)
+            return losses.softmax_over_catalogue(logits, target, valid)
         history = self.products(batch["product"].reshape(-1)).reshape(*batch["product"].shape, -1)
         user = self._users(batch, history)
         drawn = jax.random.randint(self.next_key(), (settings.negatives,), 0, n_products)
@@ -233,7 +229,7 @@ class _Step:
             frequency = jnp.exp(self.catalogue.log_frequency[jnp.maximum(rows, 0)])
             return jnp.log(valid.sum() * frequency + uniform)
 
-        return objectives.sampled_softmax(
+        return losses.sampled_softmax(
             scale * (user * chosen).sum(-1), scale * user @ vectors.T, target, candidate, log_q(target), log_q(candidate), valid
         )
 
@@ -293,6 +289,6 @@ def joint_loss(
     if "live" in batch:
         fresh = step.encode(batch["live"], len(batch["live"]["rows"]))
         step.bank = step.bank.at[batch["live"]["rows"]].set(fresh, mode="drop")
-    losses = {name: getattr(step, name)(entry) for name, entry in batch.items() if name != "live"}
-    total = sum((getattr(config.objectives, name).weight * loss for name, loss in losses.items()), start=jnp.zeros(()))
-    return total, (losses, jax.lax.stop_gradient(step.bank))
+    each = {name: getattr(step, name)(entry) for name, entry in batch.items() if name != "live"}
+    total = sum((getattr(config.objectives, name).weight * loss for name, loss in each.items()), start=jnp.zeros(()))
+    return total, (each, jax.lax.stop_gradient(step.bank))

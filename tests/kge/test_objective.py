@@ -12,7 +12,7 @@ from fusionjax.kge import objective
 from fusionjax.kge.model import Between, Features
 from fusionjax.kge.objective import Questions, Vectors
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, normal, triples
-from tests.objectives.loops import cosine, cross_entropy
+from tests.losses.loops import cosine, cross_entropy
 
 INDEX = np.array([0, 25, 60, 50, 44, 0])
 WEIGHT = np.array([1, 1, 1, 1, 1, 0], np.float32)

@@ -21,8 +21,8 @@ from fusionjax.data.prepare import prepare
 from fusionjax.errors import UserError
 from fusionjax.export import export
 from fusionjax.hub.sentence import Settings
+from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
-from fusionjax.objectives import normalise
 from fusionjax.text_encoder import TextEncoder
 from fusionjax.training.loop import build_model, run_optimiser
 from fusionjax.training.loss import _Step, joint_loss

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from tests.objectives.loops import cross_entropy, normal, objectives
+from tests.losses.loops import cross_entropy, normal, objectives
 
 # Whole: op by op is slower to compile.
 softmax_over_catalogue: Any = jax.jit(objectives.softmax_over_catalogue)

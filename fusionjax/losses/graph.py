@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.objectives.common import NEGATIVE
+from fusionjax.losses.common import NEGATIVE
 
 
 def link_prediction(

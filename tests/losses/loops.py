@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionjax import objectives as module
+from fusionjax import losses as module
 
 objectives: Any = module  # NumPy arrays do as well as the JAX arrays of the annotations
 LN2 = math.log(2.0)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.objectives.common import NEGATIVE, mean_of_valid, normalise
+from fusionjax.losses.common import NEGATIVE, mean_of_valid, normalise
 
 
 def info_nce(

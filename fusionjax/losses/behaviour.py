@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.objectives.common import NEGATIVE, mean_of_valid
+from fusionjax.losses.common import NEGATIVE, mean_of_valid
 
 
 def softmax_over_catalogue(logits: Float[Array, "b e"], target: Int[Array, "b"], valid: Bool[Array, "b"]) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.objectives.loops import (
+from tests.losses.loops import (
     LN2,
     agree_with_differences,
     cosine,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from tests.objectives.loops import LN2, cross_entropy, mean, normal, objectives
+from tests.losses.loops import LN2, cross_entropy, mean, normal, objectives
 
 masked_words: Any = jax.jit(objectives.masked_words)  # whole: op by op is slower to compile
 step: Any = jax.jit(jax.value_and_grad(objectives.masked_words))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fusionjax.objectives.common import mean_of_valid
+from fusionjax.losses.common import mean_of_valid
 
 
 def masked_words(logits: Float[Array, "... v"], target: Int[Array, "..."]) -> Float[Array, ""]:

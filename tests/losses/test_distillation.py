@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.objectives.loops import LN2, agree_with_differences, cosine, kl_loop, mean, normal, objectives
+from tests.losses.loops import LN2, agree_with_differences, cosine, kl_loop, mean, normal, objectives
 
 B = 6
 STUDENT, TEACHER = normal(B, 5), normal(B, 5, seed=1)

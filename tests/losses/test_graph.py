@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from tests.objectives.loops import LN2, cross_entropy, log_sigmoid, normal, objectives
+from tests.losses.loops import LN2, cross_entropy, log_sigmoid, normal, objectives
 
 link_prediction: Any = jax.jit(objectives.link_prediction, static_argnums=3)  # whole: op by op is slower to compile
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from fusionjax.objectives import graph
-from tests.objectives.loops import LN2, cross_entropy, log_sigmoid, normal
+from fusionjax.losses import graph
+from tests.losses.loops import LN2, cross_entropy, log_sigmoid, normal
 
 Q, N, E = 5, 7, 6
 losses: Any = graph  # NumPy arrays do as well as the JAX arrays of the annotations
