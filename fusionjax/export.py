@@ -28,19 +28,19 @@ def export(model: Model, folder: Path) -> Checkpoint:
       UserError: the run has no text encoder; the folder holds something else.
     """
     at, text = model.layout, model.config.text
-    if at.encoder is None or model.inputs.tokenizer is None:
+    if at.encoder is None or model.tokenizer is None:
         raise UserError("this run has no text encoder: nothing to export")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "modules.json").exists())):
         raise UserError(f"{folder} exists and is not a checkpoint folder; name another")
     params = jax.tree.map(np.asarray, model.encoder.params)
-    given = model.inputs.pretrained
+    given = model.pretrained
     if given is not None:
         raw, others, files, prompts = given.raw, given.others, given.tokenizer_files, dict(given.sentence.prompts)
-        tokenizer = model.inputs.tokenizer.inner
+        tokenizer = model.tokenizer.inner
     else:
         assert isinstance(at.encoder, BertConfig)  # what is trained from scratch
         raw, others, prompts = bert_json(at.encoder), {}, {}
-        tokenizer, files = for_others(model.inputs.tokenizer.inner, text.max_length)
+        tokenizer, files = for_others(model.tokenizer.inner, text.max_length)
     for name, prompt in (("query", text.query_prompt), ("document", text.product_prompt)):
         if prompt:
             prompts[name] = prompt

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,3 +33,26 @@ def write_whole(file: Path, data: bytes | str) -> None:
 
 def write_json(file: Path, data: Any) -> None:
     write_whole(file, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `folder` to fill; it takes the place of `folder` when the block ends well.
+
+    A process that reads `folder` meanwhile keeps the files it has opened. Several may write at once: the last to end wins.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:12]
+    temporary = folder.with_name(f".{folder.name}.{token}.tmp")
+    old = folder.with_name(f".{folder.name}.{token}.old.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            os.rename(temporary, folder)
+        except OSError:  # a folder that is not empty cannot be renamed over
+            os.rename(folder, old)
+            os.rename(temporary, folder)
+    finally:
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)

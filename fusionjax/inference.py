@@ -91,7 +91,7 @@ class Encoder:
         text = self.text(tokens)
         out = [
             np.asarray(_queries(self.model, self.params, text[rows]))[:size]
-            for rows, size in _batches(np.arange(len(text)), self.batch_size)
+            for rows, size in _batches(np.arange(len(text)), _one_or(self.batch_size, len(text)))
         ]
         return np.concatenate(out) if out else np.zeros((0, self.model.layout.dim), np.float32)
 
@@ -112,13 +112,38 @@ class Encoder:
         length = before - first
         out = np.zeros((len(user), self.model.layout.dim), np.float32)
         on_device = jnp.asarray(products)
-        for rows, size in _batches(np.argsort(length, kind="stable"), self.batch_size):
+        for rows, size in _batches(np.argsort(length, kind="stable"), _one_or(self.batch_size, len(user))):
             place = np.arange(bucket(int(length[rows].max(initial=0)), history))
             taken = np.minimum(first[rows, None] + place[None, :], max(len(sequences.product) - 1, 0))
             columns = history_columns(sequences, taken, place[None, :] < length[rows, None])
             fields = profile[user[rows]][:, : len(self.model.layout.profile_sizes)]
             out[rows[:size]] = np.asarray(_users(self.model, self.params, on_device, columns, fields))[:size]
         return out
+
+    def user(self, products: np.ndarray, kind: np.ndarray, time: np.ndarray, profile: np.ndarray) -> np.ndarray:
+        """Unit vector, float32 [p], of one user; costs a batch of one and needs no table of products.
+
+        Args:
+          products: float32 [h, p], raw vectors of the products of the user's events, oldest first.
+          kind, time: int [h], of these events.
+          profile: int32 [f].
+        """
+        history = self.model.layout.history
+        read = slice(max(0, len(kind) - history), None)
+        length = len(kind[read])
+        size = bucket(length, history)
+        table = np.zeros((size, self.model.layout.dim), np.float32)
+        table[:length] = products[read]
+        events = np.zeros((2, size), np.int64)
+        events[:, :length] = kind[read], time[read]
+        place = np.arange(size, dtype=np.int32)
+        own = Sequences(np.array([0, size]), place, events[0].astype(np.int32), events[1], np.zeros(size, np.int8))
+        return self.users(table, own, np.zeros(1, np.int64), np.array([length]), profile[None])[0]
+
+
+def _one_or(size: int, n: int) -> int:
+    """Rows of a batch: one alone is not padded to a whole batch, which would cost as much as all of it."""
+    return 1 if n == 1 else size
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -21,10 +21,11 @@ from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import Prepared, prepare
 from fusionjax.data.shop import TEST, VALID
-from fusionjax.errors import UserError
+from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.scores import Scores, save_scores
 from fusionjax.evaluation.tasks import (
+    TASKS,
     evaluate_baselines,
     evaluate_model,
     recommendation_cases,
@@ -38,6 +39,8 @@ from fusionjax.kge.inputs import GraphInputs, graph_inputs
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
+from fusionjax.serving.build import graph_index
+from fusionjax.serving.folder import write_index
 from fusionjax.training import trackers
 from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, prefixed, train
 from fusionjax.training.together import can_run_together, train_together
@@ -295,6 +298,7 @@ def _finish(
     started = time.monotonic()
     say(f"best checkpoint: step {trained.best_step} of {trained.steps}; measuring it on test")
     best = _best(config, inputs, home)
+    _write_index(home, best, inputs, prepared.fingerprint, say)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)  # before results.json, which says that the run was measured
     write_json(home.results_file, results)
@@ -311,14 +315,20 @@ def _finish(
     write_report(home, config, prepared, inputs, best, results, record)
 
 
-def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
+def evaluate(folder: Path, say: Say = print, tasks: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:
     """Measures a run's best checkpoint again, and writes results and report anew.
 
+    Args:
+      tasks: only these, and nothing is written; None: all that the run is measured on.
+
     Returns:
-      (results, whether they equal those the folder held).
+      (results, whether they equal those the folder held; true where only some tasks were asked for).
+
+    Raises:
+      UserError: no run there; one of several seeds or settings; its data have changed; a task it cannot be measured on.
     """
     home = RunFolder(folder)
-    config = home.config()
+    config = _with_tasks(home.config(), tasks)
     if config.seeds:
         raise UserError(f"{folder}: a run of several seeds; measure one of them, such as {folder / f'seed-{config.seeds[0]}'}")
     if config.kge.settings:
@@ -327,12 +337,46 @@ def evaluate(folder: Path, say: Say = print) -> tuple[dict[str, Any], bool]:
     record = _start(home, config, prepared)
     inputs = _inputs(prepared, config, home, say)
     best = _best(config, inputs, home)
+    if tasks is not None:
+        return _of_tasks(measure(best, inputs, config)[0], tasks), True
+    _write_index(home, best, inputs, prepared.fingerprint, say)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)
     same = home.results_file.exists() and home.results() == results
     write_json(home.results_file, results)
     write_report(home, config, prepared, inputs, best, results, record)
     return results, same
+
+
+def _with_tasks(config: schema.Run, tasks: Sequence[str] | None) -> schema.Run:
+    if tasks is None:
+        return config
+    for task in tasks:
+        if task not in TASKS and config.kge.scorer is None:
+            raise UserError(f"no task '{task}'{nearest(task, TASKS)}")
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"tasks": tuple(tasks)})})
+
+
+def _of_tasks(results: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+    """What results.json would hold of some tasks alone."""
+    if strange := [task for task in tasks if task not in results["test"]]:
+        raise UserError(f"this run is not measured on {strange[0]}{nearest(strange[0], results['test'])}")
+    by_task = ("valid", "test", "baselines", "baseline_settings", "intervals")
+    return {
+        name: {task: row for task, row in part.items() if task in tasks} if name in by_task else part
+        for name, part in results.items()
+    }
+
+
+def _write_index(
+    home: RunFolder, best: serving.Model | graph_run.Best, inputs: Inputs | GraphInputs, fingerprint: str, say: Say
+) -> None:
+    if isinstance(inputs, GraphInputs):
+        assert isinstance(best, graph_run.Best)
+        write_index(home, graph_index(best, inputs), fingerprint, say)
+    else:
+        assert isinstance(best, serving.Model)
+        write_index(home, best.index, fingerprint, say)
 
 
 def check_fingerprint(place: Path, found: str, expected: str | None) -> None:
@@ -520,7 +564,7 @@ def examples(best: serving.Model, inputs: Inputs, config: schema.Run, most: int 
         for query in sample(np.unique(judgments.query[rows]), most):
             text = str(inputs.shop.queries.text[query])
             hits = [
-                report.Shown(hit.title or hit.id, hit.score, _grade(grades.get((query, best.product_row[hit.id]))))
+                report.Shown(hit.title or hit.id, hit.score, _grade(grades.get((query, best.product_row(hit.id)))))
                 for hit in best.search(text, k)
             ]
             queries.append(report.QueryExample(text, hits))

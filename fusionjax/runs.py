@@ -8,6 +8,7 @@
 | metrics.jsonl | training losses and validation metrics by step (no times: equal runs write equal files) |
 | tensorboard/ | the same as event files, with times |
 | checkpoints/ | latest and best |
+| index/ | what a loaded run answers from, without its data (`retrieval/index.py`) |
 | scores/TASK.npz | the rank of every test target, by the model and each baseline (`evaluation/scores.py`) |
 | results.json | final metrics beside the baselines; there once the run was measured |
 | plots/*.png, report.html | for people |
@@ -73,6 +74,10 @@ class RunFolder:
     @property
     def scores(self) -> Path:
         return self.path / "scores"
+
+    @property
+    def index(self) -> Path:
+        return self.path / "index"
 
     @property
     def plots(self) -> Path:

@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "inference": {"errors", "config", "hub", "data", "models", "losses", "packing", "embedding"},
     "evaluation": {"errors", "files", "config", "hub", "data", "models", "losses", "inference"},
     "runs": {"errors", "files", "config"},
+    "retrieval": {"errors", "files", "models"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "files", "hub", "runs", "text_encoder"},
     "reporting": {"errors", "files", "config", "data", "evaluation", "inference", "runs"},
@@ -48,6 +49,7 @@ ROOMS["training"] = {
     *("errors", "files", "config", "hub", "data", "models", "losses", "evaluation", "inference", "runs", "text_encoder"),
 }
 ROOMS["kge"] = {*ROOMS["training"], "training"}
+ROOMS["serving"] |= {"files", "kge", "retrieval"}
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["seeds"] = ROOMS["settings"] = {*ROOMS}

@@ -118,6 +118,7 @@ ADDED = (
     "kge.average",
     "kge.loss.answers",
     "kge.negatives.logq",
+    "data.keep_users",
     "data.triples",
     "data.wikidata5m",
 )

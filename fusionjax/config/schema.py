@@ -155,6 +155,8 @@ class Data(Section):
     Relative to where you run."""
     cache_dir: str | None = None
     """Where prepared tables live; default `$FUSIONJAX_CACHE` or `~/.cache/fusionjax`."""
+    keep_users: bool = True
+    """Whether a run's index holds users' ids, histories and profiles, from which it recommends; false leaves them out."""
     demo_shop: DemoShop = DemoShop()
     amazon_beauty: AmazonBeauty = AmazonBeauty()
     files: Files = Files()

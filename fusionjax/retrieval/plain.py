@@ -1,0 +1,34 @@
+"""Frozen dataclasses of numbers, texts, tuples and one another → JSON and back: how the sizes of a model are kept."""
+
+import dataclasses
+from typing import Any
+
+from fusionjax.models.bert import BertConfig
+from fusionjax.models.joint import Layout
+from fusionjax.models.layers import Lora
+from fusionjax.models.modernbert import ModernBertConfig
+
+_IS = "is"
+_KNOWN = {each.__name__: each for each in (Layout, BertConfig, ModernBertConfig, Lora)}
+
+
+def to_plain(value: Any) -> Any:
+    """A dataclass of `_KNOWN` as a dictionary that names its class; tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name = type(value).__name__
+        if name not in _KNOWN:
+            raise TypeError(f"{name} is not among the classes whose sizes are stored: {', '.join(_KNOWN)}")
+        return {_IS: name, **{each.name: to_plain(getattr(value, each.name)) for each in dataclasses.fields(value)}}
+    return [to_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def from_plain(value: Any) -> Any:
+    """What `to_plain` was given.
+
+    Raises:
+      TypeError, KeyError: fields or classes of another version of the package.
+    """
+    if isinstance(value, dict):
+        fields = {name: from_plain(each) for name, each in value.items() if name != _IS}
+        return _KNOWN[value[_IS]](**fields)
+    return tuple(from_plain(each) for each in value) if isinstance(value, list) else value
