@@ -57,8 +57,8 @@ class ProductPart:
 
     @classmethod
     def load(cls, folder: Path) -> "ProductPart":
-        names = (Names.load(folder, f"products.{part}") for part in ("ids", "titles"))
-        return cls(*names, **_load_arrays(folder, "products", "unit", "length"))
+        ids, titles = Names.load(folder, "products.ids"), Names.load(folder, "products.titles")
+        return cls(ids, titles, **_load_arrays(folder, "products", "unit", "length"))
 
 
 @dataclasses.dataclass(frozen=True)

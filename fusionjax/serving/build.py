@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -75,16 +76,13 @@ def _joint_graph(inputs: Inputs, at: Layout, params: Any) -> GraphPart:
     relations = np.zeros((0, scorer.relation_width), np.float32)
     if at.n_relations:
         relations = np.asarray(params["relations"]["embedding"], np.float32)
-    named = _given_names(inputs.shop, "entities")
-    others = [named.get(id, id) for id in graph.entities[at.n_products :]]
-    relation_names = _given_names(inputs.shop, "relations")
     shown = graph.relations if at.n_relations else ()
     return GraphPart(
         entities=Names.of(graph.entities),
-        names=Names.of(others),
+        names=_named(inputs.shop, "entities", graph.entities[at.n_products :]),
         named_from=at.n_products,
         relations=Names.of(shown),
-        relation_names=Names.of([relation_names.get(id, id) for id in shown]),
+        relation_names=_named(inputs.shop, "relations", shown),
         vectors=np.asarray(params["entities"]["embedding"], np.float32),
         relation_vectors=relations,
         shared={},
@@ -126,10 +124,11 @@ def _sizes(sizes: Any) -> dict[str, Any]:
     return {each.name: getattr(sizes, each.name) for each in dataclasses.fields(sizes) if each.name != "dropout"}
 
 
-def _given_names(shop: Shop, part: str) -> dict[str, str]:
-    """Id → readable name, of entities or relations that have one."""
+def _named(shop: Shop, part: str, ids: Iterable[str]) -> Names:
+    """Readable names of entities or relations; the id of one that has none."""
     table: Any = getattr(shop, part)
-    return {} if table is None else {id: name for id, name in zip(table.id, table.name, strict=True) if name}
+    given = {} if table is None else {str(id): str(name) for id, name in zip(table.id, table.name, strict=True) if name}
+    return Names.of([given.get(id, id) for id in ids])
 
 
 def digest(params: Any) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 from typing import Any
 
 from fusionjax.config import schema

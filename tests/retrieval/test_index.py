@@ -75,7 +75,7 @@ def test_sizes_of_a_model_as_plain_values() -> None:
         ModernBertConfig(30, 8, 2, 2, 16, local=(True, False)),
     ):
         assert from_plain(json.loads(json.dumps(to_plain(sizes)))) == sizes
-    with pytest.raises(TypeError, match="Names is not among|unexpected keyword"):
+    with pytest.raises(TypeError, match="unexpected keyword"):
         from_plain({"is": "Lora", "rank": 2, "alpha": 1.0, "colour": 3})
 
 
