@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import pyarrow.parquet
 import pytest
 
 from fusionjax import __version__
@@ -35,6 +37,9 @@ def trained() -> TrainedRun:
             r"no such config file: configs/quickstrat\.yaml; did you mean 'quickstart\.yaml'\?",
         ),
         (["config", "show", "nowhere.yaml"], r"no such config file: nowhere\.yaml"),
+        (["train", "quickstrat"], r"no config 'quickstrat': neither a file nor .*; did you mean 'quickstart'\?"),
+        (["vectors", "runs/none", "--out", "x.npy"], r"runs/none: no run there"),
+        (["predict", "runs/none", "--relation", "r"], r"predict: expected --head or --tail"),
         (["train", "bad.yaml"], r"bad\.yaml:2: train\.stepz: .*'steps'"),
         (["train", QUICKSTART, "train.stepz=3"], r"command line: train\.stepz: .*'steps'"),
         (["train", QUICKSTART, "--run-dir", "new", "train.stepz=3"], r"command line: train\.stepz: .*'steps'"),
@@ -78,6 +83,13 @@ def test_a_mistake_is_one_line_and_code_2(cli: Cli, monkeypatch: pytest.MonkeyPa
             r"no user 'nobody' in shop 'files'; .*valid: anna, bo, chen|did you mean 'bo'",
         ),
         (["recommend", "RUN", "--user", "bo", "-k", "-1"], r"k must be at least 1, got -1"),
+        (["similar", "RUN", "T9"], r"no product 'T9' in shop 'files'; did you mean '"),
+        (["predict", "RUN", "--head", "T1", "--relation", "brnd"], r"no relation 'brnd' in shop 'files'; did you mean 'brand'"),
+        (["predict", "RUN", "--tail", "T9", "--relation", "brand"], r"no entity 'T9' in shop 'files'; did you mean '"),
+        (["vectors", "RUN", "--out", "x.csv"], r"x\.csv: expected a name that ends in \.npy or \.parquet"),
+        (["vectors", "RUN", "--out", "nowhere/x.npy"], r"x\.npy: cannot write there: there is no folder nowhere"),
+        (["vectors", "RUN", "--out", "x.npy", "--of", "product"], r"vectors of 'product'; did you mean 'products'"),
+        (["evaluate", "RUN", "--task", "serch"], r"no task 'serch'; did you mean 'search'"),
     ],
 )
 def test_a_mistake_in_a_question(
@@ -207,7 +219,7 @@ def test_train_prints_the_table_and_last_the_folder(trained: TrainedRun) -> None
 def test_the_folder_holds_all_that_is_named(trained: TrainedRun) -> None:
     names = {path.name for path in trained.folder.iterdir()}
     files = {"config.yaml", "provenance.json", "metrics.jsonl", "results.json", "report.html"}
-    assert names == files | {"checkpoints", "plots", "scores", "tensorboard", "tokenizer"}
+    assert names == files | {"checkpoints", "index", "plots", "scores", "tensorboard", "tokenizer"}
     assert any((trained.folder / "tensorboard").iterdir()) and (trained.folder / "tokenizer" / "tokenizer.json").exists()
     plots = list((trained.folder / "plots").glob("*.png"))
     assert len(plots) >= 3 and all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
@@ -331,6 +343,65 @@ def test_recommend(cli: Cli, trained: TrainedRun, monkeypatch: pytest.MonkeyPatc
     code, out, err = cli("recommend", str(trained.folder), "--user", "chen")
     assert code == 0, err
     assert {product for _, _, product, _ in hits(out)} == {"T3", "M1", "M2", "P1"}  # seen: T1, T2
+
+
+def test_answers_as_json(cli: Cli, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a run answers from anywhere
+    run = str(trained.folder)
+
+    def asked(*words: str) -> Any:
+        code, out, err = cli(*words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    found = asked("search", run, "T恤", "-k", "2", "--user", "anna")
+    assert (found["query"], found["user"]) == ("T恤", "anna") and len(found["results"]) == 2
+    assert found["results"][0].keys() == {"id", "title", "score"}
+    assert {each["id"] for each in asked("recommend", run, "--user", "chen")["results"]} == {"T3", "M1", "M2", "P1"}
+    assert len(asked("similar", run, "T1", "-k", "3")["results"]) == 3
+    titles = asked("rank", run, "mug", "A red carpet", "Glass mug, 300 ml")["titles"]
+    assert {each["title"] for each in titles} == {"A red carpet", "Glass mug, 300 ml"}
+    tails = asked("predict", run, "--head", "T1", "--relation", "brand", "--known", "mark", "-k", "20")
+    assert (tails["head"], tails["relation"], tails["tail"]) == ("T1", "brand", None)
+    true = next(each for each in tails["results"] if each["known"])
+    assert true["id"] == "brand:Nordwind"
+    score = asked("predict", run, "--head", "T1", "--relation", "brand", "--tail", true["id"])["score"]
+    assert score == pytest.approx(true["score"], abs=1e-4)
+    heads = asked("predict", run, "--tail", true["id"], "--relation", "brand", "-k", "20", "--known", "mark")["results"]
+    assert {each["id"] for each in heads if each["known"]} == {"T1", "T2"}
+
+
+def test_answers_for_people(cli: Cli, trained: TrainedRun) -> None:
+    run = str(trained.folder)
+    code, out, err = cli("similar", run, "T1", "-k", "3")
+    assert code == 0 and len(hits(out)) == 3, err
+    code, out, err = cli("rank", run, "mug", "A red carpet", "Glass mug, 300 ml")
+    assert code == 0 and len(out.splitlines()) == 2, err
+    code, out, err = cli("predict", run, "--head", "T1", "--relation", "brand", "--known", "mark", "-k", "20")
+    assert code == 0 and re.search(r"brand:Nordwind  .*  known$", out, re.MULTILINE), err
+
+
+def test_evaluate_of_one_task(cli: Cli, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained.cwd)
+    before = (trained.folder / "results.json").read_bytes()
+    code, out, err = cli("evaluate", str(trained.folder), "--task", "search", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["test"] == {"search": RunFolder(trained.folder).results()["test"]["search"]}
+    assert found["baselines"].keys() == {"search"} and (trained.folder / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("of", "rows"), [("products", 6), ("entities", None), ("relations", None)])
+def test_vectors_as_files(cli: Cli, trained: TrainedRun, tmp_path: Path, of: str, rows: int | None) -> None:
+    for ending in ("npy", "parquet"):
+        code, out, err = cli("vectors", str(trained.folder), "--out", str(tmp_path / f"v.{ending}"), "--of", of)
+        assert code == 0 and re.fullmatch(rf".*v\.{ending}: \d+ vectors of \d+\n", out), err
+    vectors = np.load(tmp_path / "v.npy", allow_pickle=False)
+    ids = (tmp_path / "v.ids.txt").read_text(encoding="utf-8").splitlines()
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table["id"].to_pylist() == ids and len(ids) == len(vectors) and len(ids) == (rows or len(ids))
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors)
+    assert vectors.dtype == np.float32 and {"products": "T1", "entities": "T1", "relations": "brand"}[of] in ids
 
 
 def test_a_reader_that_goes_away_is_no_crash(trained: TrainedRun) -> None:

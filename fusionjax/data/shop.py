@@ -9,8 +9,10 @@ Data flows: source → `Shop` (raw) → `clean.clean` → `split.assign_splits` 
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from fusionjax.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = 0, 1, 2
+_LOG = logging.getLogger(__name__)
 UNASSIGNED = -1
 """Split code of a row whose source fixes no split; `split.assign_splits` replaces it."""
 
@@ -230,6 +233,66 @@ class Shop:
     relations: Relations | None = None
     negatives: Triples | None = None
     literals: Literals | None = None
+    origin: Any = dataclasses.field(default=None, repr=False, compare=False)
+    """Where a shop that was handed over in Python lies (`data.given`); None: `data.name` says it."""
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        columns: Mapping[str, Mapping[str, str]] | None = None,
+        on_bad_row: Literal["error", "skip"] = "error",
+        encoding: str = "utf-8",
+        log: Callable[[str], None] = _LOG.info,
+    ) -> "Shop":
+        """Reads a folder of tables (`products`, `events`, …) as CSV, TSV, JSON Lines or Parquet.
+
+        Args:
+          columns: for each table, our column name → the file's, where they differ.
+          on_bad_row: "skip" leaves malformed rows out and tells `log`; "error" raises with all of them.
+          log: told what was derived, ignored or left out, a line each.
+
+        Raises:
+          UserError: no such folder, no tables, or what is malformed in them: file, line, what was expected.
+        """
+        from fusionjax.data import given
+
+        return given.shop_from_folder(Path(path).expanduser(), given.files_settings(columns, on_bad_row, encoding), log)
+
+    @classmethod
+    def from_tables(
+        cls,
+        *,
+        products: Any = None,
+        events: Any = None,
+        users: Any = None,
+        queries: Any = None,
+        judgments: Any = None,
+        triples: Any = None,
+        columns: Mapping[str, Mapping[str, str]] | None = None,
+        on_bad_row: Literal["error", "skip"] = "error",
+        log: Callable[[str], None] = _LOG.info,
+    ) -> "Shop":
+        """Takes tables in memory: pandas or other DataFrames, pyarrow tables, or mappings of columns; any may be left out.
+
+        They have the columns that files of these names have: products `id` (title, description, brand, category, price, …);
+        events `user, product` (kind, time, query, split); users `id`, …; queries `id, text`; judgments `query, product, grade`
+        (split); triples `head, relation, tail` (split). A run trained on the shop writes them into its cache.
+
+        Args:
+          columns, on_bad_row, log: as in `from_folder`.
+
+        Raises:
+          UserError: what is malformed: table, row, what was expected.
+        """
+        from fusionjax.data import given
+
+        tables = {
+            **{"products": products, "events": events, "users": users},
+            **{"queries": queries, "judgments": judgments, "triples": triples},
+        }
+        return given.shop_from_tables(tables, given.files_settings(columns, on_bad_row, "utf-8"), log)
 
     def __post_init__(self) -> None:
         if self.negatives is None:

@@ -1,9 +1,9 @@
 """A folder of tables → a `Shop`: finds the files, maps their columns, checks rows and joins the tables."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,17 +72,32 @@ def read_folder(source_dir: Path, config: schema.Files, log: Log = print, name: 
     """
     folder = Path(source_dir)
     paths = find_tables(folder, log)
-    mappings: dict[str, dict[str, str]] = {**config.columns}
-    for part in mappings:
-        if part not in paths:
-            raise UserError(f"data.files.columns.{part}: {folder} has no table '{part}'")
     problems = Problems(config.on_bad_row == "skip")
-    tables: dict[str, Rows] = {}
-    for part, path in paths.items():
-        raw = read_table(path, config.encoding, problems)
-        tables[part] = Rows(_mapped(raw, part, mappings.get(part, {}), log), problems)
+    raws = ((part, read_table(path, config.encoding, problems)) for part, path in paths.items())
+    return join_tables(raws, config.columns, problems, log, name, folder, tuple(paths))
+
+
+def join_tables(
+    raws: Iterable[tuple[str, RawTable]],
+    columns: Mapping[Any, dict[str, str]],
+    problems: Problems,
+    log: Log,
+    name: str,
+    where: Any,
+    parts: Sequence[str],
+) -> Shop:
+    """Checks tables, whose parts are `parts`, one after the other and joins them; args and errors as `read_folder`.
+
+    Args:
+      columns: for each part, our column name → the table's, where they differ.
+      where: what errors call the tables together.
+    """
+    for part in columns:
+        if part not in parts:
+            raise UserError(f"data.files.columns.{part}: {where} has no table '{part}'")
+    tables = {part: Rows(_mapped(raw, part, columns.get(part, {}), log), problems) for part, raw in raws}
     shop = _Join(tables, log).shop(name)
-    problems.finish(folder, log)
+    problems.finish(where, log)
     return shop
 
 

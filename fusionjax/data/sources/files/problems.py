@@ -72,7 +72,7 @@ class Problems:
         if self.skip and not kept and self.dropped(file):
             raise UserError(f"{file}: every row is malformed:\n" + "\n".join(f"  {text}" for text in self.reasons(file)))
 
-    def finish(self, folder: Path, log: Callable[[str], None]) -> None:
+    def finish(self, folder: Path | str, log: Callable[[str], None]) -> None:
         """Raises one `UserError` with every reason, or prints what was dropped.
 
         Errors:

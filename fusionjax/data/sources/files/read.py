@@ -69,7 +69,7 @@ def read_table(path: Path, encoding: str, problems: Problems) -> RawTable:
             raw = _read_delimited(path.name, text, "\t" if ".tsv" in name else ",", problems)
     if not len(raw) and not problems.dropped(path.name):
         raise UserError(f"{path.name}: no rows after the header; a table you lack needs no file")
-    return _without_unstorable(raw, problems)
+    return without_unstorable(raw, problems)
 
 
 # --------------------------------------------------------------------------------------------------------------- bytes
@@ -270,11 +270,20 @@ def _read_parquet(path: Path) -> RawTable:
         table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path.name}: no readable Parquet file: {str(error).splitlines()[0]}") from error
+    return arrow_columns(path.name, table)
+
+
+def arrow_columns(file: str, table: Any) -> RawTable:
+    """A `pyarrow.Table` as columns of text; `file` is what errors call it.
+
+    Errors:
+      UserError: a column stands twice, or is of a type that is no text, number, truth value, date or time.
+    """
     if len(set(table.column_names)) < table.num_columns:
         doubled = next(name for name in table.column_names if table.column_names.count(name) > 1)
-        raise UserError(f"{path.name}: the schema names column '{doubled}' twice")
-    columns = {name: _arrow_text(path.name, name, table.column(name)) for name in table.column_names}
-    return RawTable(path.name, "row", True, np.arange(1, table.num_rows + 1), columns)
+        raise UserError(f"{file}: the schema names column '{doubled}' twice")
+    columns = {name: _arrow_text(file, name, table.column(name)) for name in table.column_names}
+    return RawTable(file, "row", True, np.arange(1, table.num_rows + 1), columns)
 
 
 def _arrow_text(file: str, name: str, column: Any) -> list[str]:
@@ -305,7 +314,7 @@ def _storable(text: str) -> bool:
     return True
 
 
-def _without_unstorable(raw: RawTable, problems: Problems) -> RawTable:
+def without_unstorable(raw: RawTable, problems: Problems) -> RawTable:
     """Leaves out rows with what no later stage can store: NUL characters, half surrogate pairs (possible in JSON escapes)."""
     bad = np.zeros(len(raw), bool)
     for name, column in raw.columns.items():
