@@ -36,21 +36,24 @@ def main() -> int:
     arguments = parser.parse_args()
 
     import fusionjax
-    from fusionjax.data.inputs import texts_read
+    from fusionjax.data.inputs import build_inputs, texts_read
+    from fusionjax.data.prepare import prepare
     from fusionjax.data.shop import TEST
     from fusionjax.evaluation.ranking import VectorScorer
     from fusionjax.evaluation.search import evaluate_search
     from fusionjax.evaluation.tasks import search_rows
 
     model = fusionjax.load(arguments.run)
-    assert model.inputs.query_tokens is not None and model.shop.queries is not None
+    shop = prepare(model.config.data).shop
+    inputs = build_inputs(shop, model.config, model.folder.tokenizer)
+    assert inputs.query_tokens is not None and shop.queries is not None
     text = model.config.text
-    n_queries = len(model.shop.queries)
-    judged = search_rows(model.inputs, TEST)
+    n_queries = len(shop.queries)
+    judged = search_rows(inputs, TEST)
     asked = np.unique(judged.query)
     texts = {
-        "products": [text.product_prompt + each for each in texts_read(model.inputs, model.config)],
-        "queries": [text.query_prompt + str(model.shop.queries.text[row]) for row in asked],
+        "products": [text.product_prompt + each for each in texts_read(inputs, model.config)],
+        "queries": [text.query_prompt + str(shop.queries.text[row]) for row in asked],
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, found in texts.items():
@@ -63,9 +66,9 @@ def main() -> int:
         vectors[asked] = queries
         return dict(evaluate_search(VectorScorer(vectors, products), judged).metrics)
 
-    mine = model.encoder.queries(model.inputs.query_tokens[asked])
+    mine = model.encoder.queries(inputs.query_tokens[asked])
     ours, peer = measure(mine, model.unit), measure(theirs["queries"], theirs["products"])
-    has_text = model.inputs.has_text
+    has_text = inputs.has_text
     print(f"largest difference of a vector: {np.abs(model.unit - theirs['products'])[has_text].max():.2e} (products), ", end="")
     print(f"{np.abs(mine - theirs['queries']).max():.2e} (queries)")
     for name in ("ndcg@10", "mrr"):
