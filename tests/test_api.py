@@ -148,7 +148,7 @@ def test_a_shop_takes_the_place_of_the_config_s_data(tmp_path: Path) -> None:
     cache = {"data.cache_dir": str(tmp_path / "cache")}
     shop = Shop.from_tables(**tables())
     config = api.load_config("quickstart", cache, shop)
-    folder = Path(config.data.source_dir)
+    folder = Path(config.data.source_dir or "")
     assert config.data.name == "files" and folder.parent == tmp_path / "cache"
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["tables"]["events"] == 3 and folder.name == f"tables-{manifest['fingerprint'][:16]}"

@@ -5,6 +5,7 @@ cosines in the shared space, those of triples are the scorer's.
 """
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -32,7 +33,7 @@ from fusionjax.training.state import best_shapes, layout
 __all__ = ["Hit", "Model", "Prediction", "from_checkpoint", "load"]
 
 
-def load(run: str | Path) -> "Model":
+def load(run: str | os.PathLike[str]) -> "Model":
     """Opens a run folder; of several seeds or settings the one best on validation, which the log and `run_dir` name.
 
     Its index is memory-mapped, its parameters are read when an answer first needs them. An older run without an index gets one,

@@ -232,6 +232,7 @@ def test_the_index_is_what_the_best_parameters_give(model: Model, trained: Train
     inputs = build_inputs(prepared.shop, model.config, model.folder.tokenizer, log=lambda _: None)
     whole = from_checkpoint(model.config, inputs, RunFolder(trained.folder))
     np.testing.assert_array_equal(whole.unit, model.unit)
+    assert inputs.sequences is not None
     after = inputs.sequences.offsets[1:]
     together = whole.encoder.users(whole.raw, inputs.sequences, np.arange(3), after, inputs.profile)
     for row, user in enumerate(("anna", "bo", "chen")):
