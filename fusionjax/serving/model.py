@@ -25,10 +25,10 @@ from fusionjax.retrieval.nearest import best_rows
 from fusionjax.retrieval.plain import from_plain
 from fusionjax.runs import RunFolder
 from fusionjax.serving.folder import chosen_run, open_index
+from fusionjax.serving.parameters import best_parameters, tower_parameters
 from fusionjax.serving.rows import Hit, Prediction
 from fusionjax.serving.triples import KnownAnswers, Triples
-from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.state import best_shapes, layout
+from fusionjax.training.state import layout
 
 __all__ = ["Hit", "Model", "Prediction", "from_checkpoint", "load"]
 
@@ -54,18 +54,10 @@ def from_checkpoint(config: schema.Run, inputs: Inputs, folder: RunFolder) -> "M
     if not folder.checkpoints.exists():
         raise UserError(f"{folder.path}: not trained yet (no checkpoints)")
     model = JointModel(layout(config, inputs))
-    step, params, bank = _best_parameters(folder, model)
+    step, params, bank = best_parameters(folder, model)
     encoder = Encoder(model, params, config.evaluation.batch_size)
     index = towers_index(config, inputs, encoder, bank, step)
     return Model(config, index, folder, encoder, np.asarray(bank))
-
-
-def _best_parameters(folder: RunFolder, model: JointModel) -> tuple[int, Any, Any]:
-    checkpoints = Checkpoints(folder.checkpoints, writing=False)
-    try:
-        return checkpoints.load_best(*best_shapes(model))
-    finally:
-        checkpoints.close()
 
 
 class Model:
@@ -285,10 +277,7 @@ class Model:
     def encoder(self) -> Encoder:
         """The towers with the best parameters."""
         model = JointModel(self.layout)
-        step, params, _ = _best_parameters(self.folder, model)
-        if step != self.index.step:
-            raise UserError(f"{self.run_dir}: trained on since it was opened (best step {step}, was {self.index.step})")
-        return Encoder(model, params, self.config.evaluation.batch_size)
+        return Encoder(model, tower_parameters(self.folder, model, self.index), self.config.evaluation.batch_size)
 
     @functools.cached_property
     def pretrained(self) -> Checkpoint | None:

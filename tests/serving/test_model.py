@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -232,6 +233,7 @@ def test_the_index_is_what_the_best_parameters_give(model: Model, trained: Train
     inputs = build_inputs(prepared.shop, model.config, model.folder.tokenizer, log=lambda _: None)
     whole = from_checkpoint(model.config, inputs, RunFolder(trained.folder))
     np.testing.assert_array_equal(whole.unit, model.unit)
+    jax.tree.map(np.testing.assert_array_equal, whole.encoder.params, model.encoder.params)
     assert inputs.sequences is not None
     after = inputs.sequences.offsets[1:]
     together = whole.encoder.users(whole.raw, inputs.sequences, np.arange(3), after, inputs.profile)
@@ -254,6 +256,15 @@ def test_an_older_run_gets_an_index(model: Model, trained: TrainedRun, tmp_path:
         assert load(older).step == model.step
         assert (older / "index" / "index.json").read_bytes() == written["index.json"]
     assert {path.name for path in older.iterdir()} == {path.name for path in trained.folder.iterdir()}
+
+
+def test_a_run_whose_parameters_are_gone(trained: TrainedRun, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "best")
+    left = load(tmp_path / "run")
+    assert left.similar("T1"), "the index alone answers that"
+    with pytest.raises(UserError, match=r"the parameters of step \d, which its index is of, are gone: there is none"):
+        left.search("mug")
 
 
 def test_users_left_out_of_the_index(trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
