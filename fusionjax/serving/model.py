@@ -276,8 +276,8 @@ class Model:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """The towers with the best parameters."""
-        model = JointModel(self.layout)
-        return Encoder(model, tower_parameters(self.folder, model, self.index), self.config.evaluation.batch_size)
+        params = tower_parameters(self.folder, self.index)
+        return Encoder(JointModel(self.layout), params, self.config.evaluation.batch_size)
 
     @functools.cached_property
     def pretrained(self) -> Checkpoint | None:

@@ -3,7 +3,7 @@
 At a million products the text bank and the entity table are nearly all of a checkpoint, and no query needs them from there.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,28 +28,31 @@ def best_parameters(folder: RunFolder, model: JointModel) -> tuple[int, Any, Any
         checkpoints.close()
 
 
-def tower_parameters(folder: RunFolder, model: JointModel, index: Index) -> Any:
+def tower_parameters(folder: RunFolder, index: Index) -> Any:
     """The parameters at the index's step; the entity table is the index's.
 
     Raises:
       UserError: there is no checkpoint, or only one of another step: the run was trained on since.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = best_shapes(model)[0]
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes)
-    table = None
-    if _ENTITIES in like and index.graph is not None:
-        table = index.graph.vectors
-        like[_ENTITIES] = jax.tree.map(lambda _: ocp.PLACEHOLDER, like[_ENTITIES])
     checkpoints = Checkpoints(folder.checkpoints, writing=False)
     try:
         found = checkpoints.best.latest
         if found is None or found.step != index.step:
             there = "there is none" if found is None else f"there is that of step {found.step}"
             raise UserError(f"{folder.path}: the parameters of step {index.step}, which its index is of, are gone: {there}")
-        params = checkpoints.best.load(found.step, {"params": like, "bank": ocp.PLACEHOLDER})["params"]
+        return _load(checkpoints, found.step, index)
     finally:
         checkpoints.close()
-    if table is not None:
-        params[_ENTITIES] = {name: jnp.asarray(table) for name in like[_ENTITIES]}
-    return params
+
+
+def _load(checkpoints: Checkpoints, step: int, index: Index) -> Any:
+    # The stored shapes, not those of a model made anew: tracing its initialisation takes longer than all else here.
+    stored = cast(Any, checkpoints.best.metadata(step).metadata)["params"]
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=here), stored)
+    if _ENTITIES not in like or index.graph is None:
+        return checkpoints.best.load(step, {"params": like, "bank": ocp.PLACEHOLDER})["params"]
+    names = list(like[_ENTITIES])
+    like[_ENTITIES] = dict.fromkeys(names, ocp.PLACEHOLDER)
+    params = checkpoints.best.load(step, {"params": like, "bank": ocp.PLACEHOLDER})["params"]
+    return {**params, _ENTITIES: {name: jnp.asarray(index.graph.vectors) for name in names}}
