@@ -20,7 +20,7 @@ from fusionjax.data.prepare import cache_root
 from fusionjax.data.shop import TEST, TRAIN, VALID, Shop
 from fusionjax.errors import UserError
 from fusionjax.files import write_whole
-from fusionjax.kge.model import Features
+from fusionjax.models.entities import Features
 from fusionjax.text_encoder import TextEncoder
 
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ from fusionjax.evaluation.sampled import estimates_of
 from fusionjax.evaluation.tasks import numbered, sample
 from fusionjax.kge.evaluate import Ranking, score_triples
 from fusionjax.kge.inputs import GraphInputs
-from fusionjax.kge.model import GraphModel, Params, graph_model
+from fusionjax.models.entities import EntityModel, Params, graph_model
 from fusionjax.kge.train import train_graphs
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
@@ -58,7 +58,7 @@ def _ranking(inputs: GraphInputs, triples: np.ndarray, evaluation: schema.Evalua
 class Best:
     """The best parameters of a run."""
 
-    model: GraphModel
+    model: EntityModel
     params: Params
     step: int
 

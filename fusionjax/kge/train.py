@@ -21,12 +21,12 @@ from fusionjax.config import schema
 from fusionjax.config.kge import Kge, SettingName
 from fusionjax.errors import UserError
 from fusionjax.evaluation.ranking import NaNScore
-from fusionjax.kge.epoch import Examples, build_epoch, init_state
+from fusionjax.training.epochs import Examples, build_epoch, init_state
 from fusionjax.kge.evaluate import Ranking
-from fusionjax.kge.graph import train_graph
-from fusionjax.kge.model import Features, GraphModel, graph_model
-from fusionjax.kge.objective import hyper_of
-from fusionjax.kge.ways import Way, way_of
+from fusionjax.objectives.link_prediction.graph import train_graph
+from fusionjax.models.entities import Features, EntityModel, graph_model
+from fusionjax.objectives.link_prediction.loss import hyper_of
+from fusionjax.objectives.link_prediction.strategies import Strategy, strategy_of
 from fusionjax.runs import RunFolder
 from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
@@ -134,7 +134,7 @@ def train_graphs(
         graph = train_graph(train, *sizes, kge)
     except ValueError as error:
         raise UserError(f"kge: {error}") from None
-    way = way_of(model, kge, graph)
+    way = strategy_of(model, kge, graph)
     with contextlib.ExitStack() as stack, sigterm() as stop:
         members = []
         for place, (config, home) in enumerate(zip(configs, homes, strict=True)):
@@ -200,9 +200,9 @@ class _Loop:
     def __init__(
         self,
         members: list[Member],
-        model: GraphModel,
+        model: EntityModel,
         kge: Kge,
-        way: Way,
+        way: Strategy,
         graph: Any,
         features: Features,
         ranking: Ranking | None,
@@ -353,7 +353,7 @@ class _Loop:
             row = {"step": done, "kind": "valid", "selected": value, "best": better, "learning_rate": memory.rate}
             member.log.write({**row, **shown})
             epochs = f"epoch {done // self.steps} (step {done})"
-            asked = " of unseen answers" if self.kge.unseen else ""
+            asked = " of unseen targets" if self.kge.unseen else ""
             member.say(f"{epochs}: validation MRR{asked} {value:.4f}{' (best)' if better else ''}")
             if self.on_validation is not None and self.on_validation(done, value):
                 memory.stopped = True

@@ -14,7 +14,7 @@ from fusionjax.errors import UserError
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.kge.evaluate import Ranking, score_triples
 from fusionjax.kge.inputs import GraphInputs, graph_inputs
-from fusionjax.kge.model import graph_model
+from fusionjax.models.entities import graph_model
 from tests.kge.made import ENTITIES, run_of, triples
 from tests.tiny_bert import write_tiny_bert
 
