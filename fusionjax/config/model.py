@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from fusionjax.config.section import NonNegative, Positive, Rate, Section
 
-
 ScorerName = Literal[
     "transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre"
 ]

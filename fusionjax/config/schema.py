@@ -137,8 +137,8 @@ class Run(Section):
     """Train once with each of these instead of `seed`, in one program where that is possible (graphs alone): a run folder each
     under that of the run, and their mean and spread."""
     settings: tuple[dict[SettingName, NonNegative], ...] = ()
-    """Graphs alone: trained in one program, each with these numbers instead (`{train.optimiser.learning_rate.tables: 0.2}`); the
-    one with the best validation MRR goes on to test. For small graphs, which leave a device room."""
+    """Graphs alone: trained in one program, each with these numbers instead (`{train.optimiser.learning_rate.tables: 0.2}`);
+    the one with the best validation MRR goes on to test. For small graphs, which leave a device room."""
     data: Data = Data()
     text: Text = Text()
     model: Model = Model()

@@ -6,15 +6,14 @@ from pydantic import Field, model_validator
 
 from fusionjax.config.section import NonNegative, Positive, Rate, Section
 
-
 RuleName = Literal["adamw", "adam", "adagrad_torch", "adagrad_optax", "sgd"]
 
 
 class LearningRate(Section):
     encoder: Annotated[float, Field(ge=0.0)] = 5e-4
     tables: Annotated[float, Field(ge=0.0)] = 5e-3
-    """What belongs to entities and relations: their tables, weights a scorer shares between them, projections of their texts and
-    numbers."""
+    """What belongs to entities and relations: their tables, weights a scorer shares between them, projections of their
+    texts and numbers."""
     heads: Annotated[float, Field(ge=0.0)] = 1e-3
     """All else."""
 
@@ -34,8 +33,9 @@ class Optimiser(Section):
     rules: Rules = Rules()
     learning_rate: LearningRate = LearningRate()
     rows: Literal["dense", "sparse", "auto"] = "dense"
-    """Of the entity table: dense: each step updates all of it; sparse: only the rows of its batch, so that a step costs the same
-    however many entities there are (Adam then is lazy: moments of rows left out stand still); auto: whichever is cheaper."""
+    """Of the entity table: dense: each step updates all of it; sparse: only the rows of its batch, so that a step costs the
+    same however many entities there are (Adam then is lazy: moments of rows left out stand still); auto: whichever is
+    cheaper."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Each encoder layer's rate is this times that of the layer above it, the embeddings' below the first layer's."""
     schedule: Literal["constant", "linear", "cosine", "plateau"] = "cosine"
