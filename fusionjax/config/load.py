@@ -79,8 +79,21 @@ def json_schema() -> dict[str, Any]:
 
 
 def config_digest(run: Run) -> str:
-    """SHA-256 (hexadecimal) of the resolved config but `track`: equal for equal runs, however they were written."""
-    text = json.dumps(_what_counts(run), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """SHA-256 (hexadecimal) of what `run` sets but `track`: equal for equal runs, however they were written.
+
+    Only values that differ from the defaults count, and the schema's version, so that a key that comes later changes nothing.
+    """
+    return digest_of(differing(run))
+
+
+def differing(run: Run) -> dict[str, Any]:
+    """The values of a config that differ from the defaults, nested as it is, without `track`; `version` always."""
+    return {"version": run.version, **_differing(run.model_dump(mode="json", exclude={"track"}), _defaults())}
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of plain values, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -95,12 +108,24 @@ def changed_keys(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
             return [change for key in {**left, **right} for change in walk((*path, key), left.get(key), right.get(key))]
         return [] if left == right else [(dotted(path), left, right)]
 
-    return walk((), _what_counts(a), _what_counts(b))
+    return walk((), *(each.model_dump(mode="json", exclude={"track"}) for each in (a, b)))
 
 
-def _what_counts(run: Run) -> dict[str, Any]:
-    """The config without what does not change a run: where its numbers are also sent, and `unset` keys."""
-    return without_unset(run.model_dump(mode="json", exclude={"track"}))
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return Run().model_dump(mode="json")
+
+
+def _differing(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(default.get(key), dict):
+            value = _differing(value, default[key])
+            if value:
+                found[key] = value
+        elif key not in default or value != default[key]:
+            found[key] = value
+    return found
 
 
 ADDED = (
