@@ -25,7 +25,7 @@ from benchmarks.kge.ours import Program
 from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking
+from fusionjax.evaluation.triples import Ranking
 
 FB15K = (14_951, 1_345, 592_213)
 """Entities, relations, triples (483,142 of them for training)."""

@@ -23,7 +23,7 @@ from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.training.epochs import Examples, build_epoch, init_state
-from fusionjax.kge.evaluate import Ranking
+from fusionjax.evaluation.triples import Ranking
 from fusionjax.objectives.link_prediction.graph import train_graph
 from fusionjax.models.entities import Features, graph_model
 from fusionjax.objectives.link_prediction.loss import hyper_of

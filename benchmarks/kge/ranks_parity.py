@@ -22,7 +22,7 @@ import optax
 
 from benchmarks.kge import graph as graphs
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
-from fusionjax.kge.evaluate import triple_scores
+from fusionjax.evaluation.triples import triple_scores
 from fusionjax.models.entities import EntityModel
 from fusionjax.models.scorers import SCORERS, Init, Sizes, make_scorer
 

@@ -17,6 +17,8 @@ from fusionjax.models.scorers import Init, Scorer
 from fusionjax.models.scorers.algebra import root
 
 Params = dict[str, Any]
+GRAPH = "graph"
+"""Where these parameters stand in the tree of a run's model."""
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +32,10 @@ class Features:
     """float32 [e, 2 m]: standardised numbers (0 where missing), then 1 where one is there."""
     seen: jax.Array
     """float32 [e]: 1 for entities with a training triple; the table's rows of the others mean nothing."""
+
+    def of(self, ids: Int[Array, "n"]) -> "Features":
+        """Those of some entities."""
+        return jax.tree.map(lambda part: part[ids], self)
 
 
 class Between(NamedTuple):
@@ -117,6 +123,10 @@ class EntityModel:
             found = found + pick(features.literals) @ params["literals"]
         assert found is not None
         return found
+
+    def rows(self, params: Params, features: Features, ids: Int[Array, "n"]) -> Float[Array, "n w"]:
+        """Vectors of some entities."""
+        return self.compose(params["entities"][ids] if self.has_table else None, params, features, ids)
 
     def inductive(self, params: Params, features: Features) -> Float[Array, "e w"]:
         """Vectors to measure with: of entities unseen in training, what text and numbers give (`align`: the projected text)."""

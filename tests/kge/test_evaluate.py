@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking, score_triples, triple_scores
+from fusionjax.evaluation.triples import Ranking, score_triples, triple_scores
 from fusionjax.models.entities import EntityModel
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
 

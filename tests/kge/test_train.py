@@ -15,7 +15,7 @@ from fusionjax.config import schema
 from fusionjax.errors import UserError
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.kge import train as module
-from fusionjax.kge.evaluate import Ranking
+from fusionjax.evaluation.triples import Ranking
 from fusionjax.models.entities import graph_model
 from fusionjax.kge.train import Placement, train_graphs
 from fusionjax.runs import RunFolder
