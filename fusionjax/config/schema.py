@@ -7,7 +7,7 @@ YAML, `extends` and dotted overrides is `config/load.py`. Descriptions here beco
 import itertools
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -314,6 +314,19 @@ class Model(Section):
 
 # ---------------------------------------------------------------------------------------------------------- objectives
 class Objective(Section):
+    # What an objective needs of the data. It stands here, and not with the batches and the loss, so that `data/`, which may
+    # not import `objectives/`, can read it; it is no key of a config.
+    shop_parts: ClassVar[tuple[str | tuple[str, ...], ...]] = ("products",)
+    """Parts of the shop without which there is nothing to train on; of a tuple of parts any one is enough."""
+    reads_text: ClassVar[bool] = False
+    """Reads texts, whatever products are made of (`model.product.sources`)."""
+    reads_product_text: ClassVar[bool] = False
+    """Reads products' text vectors from the bank, whatever products are made of."""
+    reads_entities: ClassVar[bool] = False
+    """Reads the entity table, whatever products are made of."""
+    trains_products_of: ClassVar[Literal["triples", "events", "queries"] | None] = None
+    """The training rows that say which products' entity rows it trains; none: it trains no product's."""
+
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight in the joint loss; 0 removes the objective and its cost."""
     batch_size: Positive = 256
@@ -338,6 +351,10 @@ class Objective(Section):
 class LinkPrediction(Objective):
     """Softmax over a true triple and negatives, heads and tails corrupted in turn."""
 
+    shop_parts = (("triples", "products"),)  # products alone have a graph too: their brands, categories, attributes
+    reads_entities = True
+    trains_products_of = "triples"
+
     batch_size: Positive = 512
     negatives: Positive = 128
     """Corrupting entities, drawn uniformly, shared by the batch."""
@@ -349,6 +366,10 @@ class LinkPrediction(Objective):
 
 class Alignment(Objective):
     """A product's text vector and its entity vector find each other (InfoNCE in both directions)."""
+
+    reads_text = True
+    reads_product_text = True
+    reads_entities = True
 
 
 class HardNegatives(Section):
@@ -376,6 +397,10 @@ class HardNegatives(Section):
 class QueryProduct(Objective):
     """A query and a product judged relevant, or bought after it, find each other among the batch."""
 
+    shop_parts = ("products", "queries")
+    reads_text = True
+    trains_products_of = "queries"
+
     loss: Literal["info_nce", "siglip", "triplet"] = "info_nce"
     """info_nce: softmax over the batch; siglip: each pair judged alone, with a learned bias; triplet: hinge on cosines."""
     directions: Literal["both", "forth"] = "both"
@@ -399,6 +424,8 @@ class QueryProduct(Objective):
 class MaskedWords(Objective):
     """The encoder foretells hidden words of the catalogue's texts: a warm-up (`end: 0.2`), or beside the other objectives."""
 
+    reads_text = True
+
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     batch_size: Positive = 64
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
@@ -407,6 +434,8 @@ class MaskedWords(Objective):
 
 class Distillation(Objective):
     """The encoder's vectors of product texts become those of a teacher."""
+
+    reads_text = True
 
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     batch_size: Positive = 128
@@ -427,6 +456,9 @@ class Distillation(Objective):
 class NextProduct(Objective):
     """A user's history points at the next product, at every position."""
 
+    shop_parts = ("products", "users", "events")
+    trains_products_of = "events"
+
     batch_size: Positive = 128
     softmax: Literal["full", "sampled"] = "full"
     """Over the whole catalogue, or over the batch's own next products and `negatives` with logQ correction."""
@@ -444,17 +476,13 @@ class Objectives(Section):
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     """Start of the learned temperatures of the cosine objectives."""
 
+    def used(self) -> dict[str, Objective]:
+        """The objectives with a weight, by name, in the order in which they stand here."""
+        return {name: each for name, each in self if isinstance(each, Objective) and each.weight > 0}
+
     @model_validator(mode="after")
     def _every_step_trains_something(self) -> "Objectives":
-        every = (
-            self.link_prediction,
-            self.alignment,
-            self.query_product,
-            self.next_product,
-            self.masked_words,
-            self.distillation,
-        )
-        used = [each for each in every if each.weight > 0]
+        used = list(self.used().values())
         # Between two neighbouring begins or ends the same objectives take turns. Rounding moves these marks, not their order,
         # so what holds for every stretch here holds for a run of any length.
         marks = sorted({0.0, 1.0, *(mark for each in used for mark in (each.begin, each.end))}) if used else []
