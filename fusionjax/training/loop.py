@@ -17,20 +17,21 @@ import numpy as np
 import optax
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource, steps_of, stream
 from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
 from fusionjax.evaluation.tasks import MAIN_METRIC, check_select, evaluate_model, selection, tasks_of
 from fusionjax.inference import Encoder
 from fusionjax.models.joint import JointModel
+from fusionjax.objectives.towers import catalogue
 from fusionjax.runs import RunFolder
 from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar, MetricsLog
 from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import TrainState, catalogue, create, layout
+from fusionjax.training.state import TrainState, create, layout
 from fusionjax.training.step import Step, build_step
+from fusionjax.training.stream import StepSource, steps_of, stream
 from fusionjax.training.teacher import taught
 from fusionjax.training.trackers import Trackers
 from fusionjax.training.tuning import pretrained
@@ -134,7 +135,7 @@ def plan(config: schema.Run, inputs: Inputs, mesh: Any) -> tuple[StepSource, int
     """
     parallel.check_divisible(config, mesh)
     source = StepSource(inputs, config, steps=2**31 - 1, devices=mesh.size)
-    if not source.makers:
+    if not source.objectives:
         raise UserError("objectives: every weight is 0, there is nothing to train")
     for split in (VALID, TEST):  # said now, not after training
         tasks_of(config, inputs, split)

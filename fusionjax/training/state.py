@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from fusionjax.config import schema
@@ -27,20 +26,6 @@ class TrainState:
     opt_state: optax.OptState
     bank: jax.Array
     """float32 [n_products, d]: every product's pooled text vector as last encoded; [1, 1] where no tower reads it."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Catalogue:
-    """Facts about the products that the step reads and never changes."""
-
-    has_text: jax.Array
-    has_entity: jax.Array
-    sold: jax.Array
-    """bool [n_products]: has a training event. The others could never be the next product, so they are no negatives either:
-    else a cold product would be taught to be unlikely."""
-    log_frequency: jax.Array
-    """float32 [n_products]: log share of training events, at least one event each (for logQ)."""
 
 
 def layout(config: schema.Run, inputs: Inputs) -> Layout:
@@ -96,16 +81,6 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
         heads=model.heads == "learned",
         siglip=objectives.query_product.weight > 0 and objectives.query_product.loss == "siglip",
         masked_words=objectives.masked_words.weight > 0,
-    )
-
-
-def catalogue(inputs: Inputs) -> Catalogue:
-    counts = np.maximum(inputs.train_counts, 1).astype(np.float64)
-    return Catalogue(
-        has_text=jnp.asarray(inputs.has_text),
-        has_entity=jnp.asarray(inputs.has_entity),
-        sold=jnp.asarray(inputs.train_counts > 0),
-        log_frequency=jnp.asarray(np.log(counts / max(counts.sum(), 1.0)), jnp.float32),
     )
 
 

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from fusionjax.config import schema
 from fusionjax.models.joint import JointModel
+from fusionjax.objectives.towers import Catalogue
 from fusionjax.training.loss import joint_loss
-from fusionjax.training.state import Catalogue, TrainState
+from fusionjax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 

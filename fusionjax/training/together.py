@@ -24,9 +24,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fusionjax.config import schema
-from fusionjax.data.batches import OBJECTIVES, Batch, StepSource, stream
 from fusionjax.data.inputs import Inputs
 from fusionjax.errors import UserError
+from fusionjax.objectives.towers import catalogue
 from fusionjax.runs import RunFolder
 from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
@@ -45,8 +45,8 @@ from fusionjax.training.loop import (
     sigterm,
 )
 from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import catalogue
 from fusionjax.training.step import Step, step_of
+from fusionjax.training.stream import Batch, StepSource, stream
 from fusionjax.training.trackers import Trackers
 
 Outcome = Trained | NonFiniteLoss
@@ -56,8 +56,8 @@ def can_run_together(config: schema.Run) -> str | None:
     """Why seeds of this run cannot be trained in one program; `None`: they can."""
     if config.objectives.link_prediction.weight <= 0:
         return "objectives.link_prediction.weight is 0: only graphs are trained together"
-    for name in OBJECTIVES:
-        if name != "link_prediction" and getattr(config.objectives, name).weight > 0:
+    for name in config.objectives.used():
+        if name != "link_prediction":
             return f"objectives.{name}.weight is not 0: only graphs are trained together"
     if "text" in config.model.product.sources:
         return "model.product.sources has 'text': only graphs are trained together"
