@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fusionjax.config import schema
-from fusionjax.data.batches import OBJECTIVES, uses_bank
+from fusionjax.data.inputs import product_text_needed
 from fusionjax.errors import UserError
 
 AXIS = "data"
@@ -24,12 +24,8 @@ def build_mesh() -> Mesh:
 
 def check_divisible(config: schema.Run, mesh: Mesh) -> None:
     """Raises `UserError` if a batch cannot be split evenly over the devices."""
-    sizes = {
-        f"objectives.{name}.batch_size": getattr(config.objectives, name).batch_size
-        for name in OBJECTIVES
-        if getattr(config.objectives, name).weight > 0
-    }
-    if uses_bank(config):
+    sizes = {f"objectives.{name}.batch_size": each.batch_size for name, each in config.objectives.used().items()}
+    if product_text_needed(config):
         sizes["text.live"] = config.text.live
     if config.text.chunk:
         sizes["text.chunk"] = config.text.chunk

@@ -5,21 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, entities_needed
-from fusionjax.data.shop import TRAIN
 from fusionjax.errors import UserError
 from fusionjax.models.bert import BertConfig
 from fusionjax.models.encoder import EncoderConfig
-from fusionjax.models.entities import EntityModel, Features
+from fusionjax.models.entities import GRAPH, EntityModel
 from fusionjax.models.joint import JointModel, Layout
 from fusionjax.models.layers import Lora
 from fusionjax.models.scorers import Dropout, Init, Sizes, make_scorer
-from fusionjax.objectives.link_prediction.graph import TrainGraph, train_graph
-from fusionjax.training.optimiser import GRAPH, Optimiser
+from fusionjax.training.optimiser import Optimiser
 
 Params = Any
 
@@ -30,29 +26,11 @@ class TrainState:
     step: jax.Array
     """int32 []: steps done."""
     params: Params
-    opt_state: optax.OptState
+    opt_state: Any
     bank: jax.Array
     """float32 [n_products, d]: every product's pooled text vector as last encoded; [1, 1] where no tower reads it."""
     average: Params = None
     """Moving average of the parameters (`train.average`), which is validated and kept in their place; None: there is none."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Catalogue:
-    """What the step reads and never changes: facts about products and entities, the training graph."""
-
-    has_text: jax.Array
-    has_entity: jax.Array
-    sold: jax.Array
-    """bool [n_products]: has a training event. The others could never be the next product, so they are no negatives either:
-    else a cold product would be taught to be unlikely."""
-    log_frequency: jax.Array
-    """float32 [n_products]: log share of training events, at least one event each (for logQ)."""
-    features: Features
-    """What is known of the entities in words and numbers."""
-    graph: TrainGraph | None
-    """Where triples are trained on."""
 
 
 def layout(config: schema.Run, inputs: Inputs) -> Layout:
@@ -140,38 +118,6 @@ def entity_model(config: schema.Run, inputs: Inputs) -> EntityModel:
         literal_width=inputs.literals.shape[1],
         dropout=(entity.dropout.entity, entity.dropout.relation),
     )
-
-
-def features(inputs: Inputs) -> Features:
-    text = inputs.entity_text if inputs.entity_text is not None else np.zeros((len(inputs.seen), 0), np.float32)
-    return Features(jnp.asarray(text), jnp.asarray(inputs.literals), jnp.asarray(inputs.seen, jnp.float32))
-
-
-def catalogue(config: schema.Run, inputs: Inputs) -> Catalogue:
-    """On the default device.
-
-    Raises:
-      UserError: what `train_graph` refuses.
-    """
-    counts = np.maximum(inputs.train_counts, 1).astype(np.float64)
-    return Catalogue(
-        has_text=jnp.asarray(inputs.has_text),
-        has_entity=jnp.asarray(inputs.has_entity),
-        sold=jnp.asarray(inputs.train_counts > 0),
-        log_frequency=jnp.asarray(np.log(counts / max(counts.sum(), 1.0)), jnp.float32),
-        features=features(inputs),
-        graph=training_graph(config, inputs),
-    )
-
-
-def training_graph(config: schema.Run, inputs: Inputs) -> TrainGraph | None:
-    links, graph = config.objectives.link_prediction, inputs.graph
-    if links.weight <= 0:
-        return None
-    try:
-        return train_graph(graph.triples(TRAIN), len(graph.entities), len(graph.relations), links)
-    except ValueError as error:
-        raise UserError(f"objectives.link_prediction.{error}") from None
 
 
 def init_params(model: JointModel, seed: Any) -> Params:
