@@ -224,7 +224,9 @@ class Stack:
         for place, journal in enumerate(self.journals):
             if journal.trains:
                 state = self._member(place)
-                journal.validate(dataclasses.replace(state, params=state.params if state.average is None else state.average), done)
+                journal.validate(
+                    dataclasses.replace(state, params=state.params if state.average is None else state.average), done
+                )
                 if journal.failure is not None:
                     self._failed(journal)
 
