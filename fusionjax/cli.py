@@ -142,7 +142,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from fusionjax.reporting.tables import print_results, print_seeds, print_settings
     from fusionjax.seeds import run_seeds
     from fusionjax.settings import run_settings
-    from fusionjax.training.loop import Interrupted
+    from fusionjax.errors import Interrupted
 
     run = run_settings if config.kge.settings else run_seeds if config.seeds else pipeline.run
     try:

@@ -159,7 +159,7 @@ def _search_rows(arguments: argparse.Namespace, plan: Any, folder: Any) -> bool:
     from fusionjax import runs
     from fusionjax.studies.claims import open_storage
     from fusionjax.studies.search import search_rows
-    from fusionjax.training.loop import Interrupted
+    from fusionjax.errors import Interrupted
 
     runs.keep_compiled_programs()
     storage = open_storage(arguments.storage or plan.study.storage, folder.runs)

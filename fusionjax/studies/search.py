@@ -37,7 +37,8 @@ from fusionjax.studies import trace as traces
 from fusionjax.studies.claims import BEAT, alive, this_worker
 from fusionjax.studies.plan import slug
 from fusionjax.studies.trace import Record, State, Trace, Training
-from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation
+from fusionjax.errors import Interrupted, NonFiniteLoss
+from fusionjax.training.journal import OnValidation
 
 Say = Callable[[str], None]
 _POLL = 0.5

@@ -117,9 +117,9 @@ def build_step(
         loss, losses, bank, gradient, ids = gradients(of, state, batch, drawn, constants, numbers)
         rows = None
         if ids is not None:
-            table = table_apart(state.params)[0]
+            table, (of_rows, rest) = table_apart(state.params)[0], table_apart(gradient)
+            assert table is not None and of_rows is not None
             places, _ = one_of_equal(ids, jnp.zeros(len(table), jnp.int32))
-            of_rows, rest = table_apart(gradient)
             gradient = with_table(rest, jnp.zeros_like(of_rows).at[places].add(of_rows, mode="promise_in_bounds"))
             rows = SparseRows(ids, places)
         params, opt_state, norm = optimiser.update(state.params, gradient, state.opt_state, numbers["rates"], state.step, rows)
