@@ -38,8 +38,8 @@ def load(run: str | Path) -> "Model":
     """
     folder = RunFolder(Path(run))
     config = folder.config()
-    if config.kge.scorer is not None:
-        raise UserError(f"{folder.path}: a run of graph embedding (kge.scorer) has no towers to search or recommend with")
+    if config.only_objective == "link_prediction":
+        raise UserError(f"{folder.path}: a run of a graph alone has no towers to search or recommend with")
     recorded = folder.provenance().get("fingerprint")
     prepared = prepare(config.data, log=lambda _: None)
     if recorded is not None and recorded != prepared.fingerprint:
