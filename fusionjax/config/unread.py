@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fusionjax.config.schema import Run, weighted
+from fusionjax.config.schema import Run
 from fusionjax.config.upgrade import GRAPH_PROFILE
 
 _DISTANCES = ("transe", "rotate", "rotate_l2", "pairre")
@@ -73,7 +73,7 @@ _GROUPS = ("encoder", "tables", "heads")
 
 def _of_other_objectives(run: Run) -> list[str]:
     """Keys of objectives without a weight, and of towers that none of the others trains."""
-    used, sources = weighted(run.objectives), run.model.product.sources
+    used, sources = tuple(run.objectives.used()), run.model.product.sources
     text = {"alignment", "query_product", "masked_words", "distillation"} & set(used) or "text" in sources
     entity = {"alignment", "link_prediction"} & set(used) or "entity" in sources
     found = [

@@ -20,8 +20,10 @@ from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
 from fusionjax.evaluation.scores import Scores, scores_of
 from fusionjax.evaluation.search import Judged, evaluate_search
 from fusionjax.evaluation.segments import segments_of
-from fusionjax.inference import Encoder
+from fusionjax.evaluation.triples import Ranking
+from fusionjax.inference import Encoder, features_of
 from fusionjax.losses import normalise
+from fusionjax.models.entities import GRAPH
 
 TASKS = ("link_prediction", "search", "recommendation")
 OBJECTIVE_OF = {"link_prediction": "link_prediction", "search": "query_product", "recommendation": "next_product"}

@@ -72,8 +72,8 @@ class EntityModel:
         return self.text != "replace"
 
     def init(self, key: Array) -> Params:
-        """`entities` float [e, w] (unless text replaces it), and where there are any `relations` float [r, k], `shared`, `text`,
-        `literals`."""
+        """`entities` float [e, w] (unless text replaces it), and where there are any, `relations` float [r, k], `shared`,
+        `text`, `literals`."""
         of_scorer, of_text, of_hidden, of_literals = jax.random.split(key, 4)
         params: Params = self.scorer.init(of_scorer, self.n_entities, self.n_relations, self.how)
         if not self.n_relations:  # a table that towers read, without triples to score

@@ -1,4 +1,4 @@
-"""What a run writes while it trains, whichever driver trains it: checked metrics, validations, the best parameters, checkpoints.
+"""What a run writes while it trains, by whichever driver: checked metrics, validations, the best parameters, checkpoints.
 
 What a run remembers between processes is `TrainState` (parameters, optimiser, bank, step) and `Memory`. Randomness is a
 function of seed and step, batches likewise, so a run that is killed and started again ends with the bits of one that was not.

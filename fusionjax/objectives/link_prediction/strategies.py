@@ -1,4 +1,4 @@
-"""The ways to compute a batch, and the loss of a batch each strategy: they cost differently, and give the same up to rounding."""
+"""Scoring strategies: how a batch is computed. They cost differently, and give the same loss up to rounding."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple
