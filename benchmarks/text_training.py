@@ -140,15 +140,15 @@ def worker(arguments: argparse.Namespace) -> int:
     import jax
 
     from fusionjax.config import load_run
-    from fusionjax.data.batches import StepSource, stream
     from fusionjax.data.inputs import build_inputs
     from fusionjax.data.prepare import prepare
     from fusionjax.losses import info_nce
     from fusionjax.models.joint import JointModel
+    from fusionjax.objectives.towers import catalogue
     from fusionjax.training import parallel
     from fusionjax.training.loop import build_model, creator, run_optimiser
-    from fusionjax.training.state import catalogue
     from fusionjax.training.step import build_step
+    from fusionjax.training.stream import StepSource, stream
     from fusionjax.training.tuning import pretrained
 
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@
 
 Writes benchmarks/results/OUT.json, anew after each row, so that a run cut short leaves what it found. The graph is drawn at
 random with FB15k's counts, on which DGL-KE published its rates: what a step costs does not depend on which triples they are.
-Settings are DGL-KE's: 400 numbers an entity, 200 corruptions, Adagrad; shared within chunks of 200 triples as there, or each
+Settings are DGL-KE's: 400 numbers an entity, 200 negatives, Adagrad; shared within chunks of 200 triples as there, or each
 triple's own. Bytes and operations are those XLA counts of the compiled step: what goes into and comes out of each of its
 kernels. Ceilings are measured in the same process: a copy of an array much larger than any cache, and a product of two large
 matrices (in the precision JAX multiplies with, and in full float32).
@@ -25,13 +25,13 @@ from benchmarks.kge.ours import Program
 from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking
+from fusionjax.evaluation.triples import Ranking
 
 FB15K = (14_951, 1_345, 592_213)
 """Entities, relations, triples (483,142 of them for training)."""
 SHARED = ("kge.negatives.shared=200", "kge.negatives.number=100")
-"""A chunk's draw is held against its tails' questions and its heads' alike."""
-OWN = ("kge.negatives.questions=one", "kge.negatives.number=200")
+"""A chunk's draw is held against its tails' queries and its heads' alike."""
+OWN = ("kge.negatives.queries=one", "kge.negatives.number=200")
 PUBLISHED = {"transe": 144_000, "complex": 140_000, "rotate": 29_000, "evaluation": 430}
 """DGL-KE on one V100: triples a second in training; filtered queries a second with ComplEx (Zheng et al. 2020)."""
 DGL_KE = (
@@ -98,10 +98,10 @@ def train(graph: graphs.Graph, kge: Kge, limits: Ceilings, passes: int) -> dict[
     }
 
 
-def evaluate(graph: graphs.Graph, kge: Kge, questions: int) -> dict[str, Any]:
+def evaluate(graph: graphs.Graph, kge: Kge, queries: int) -> dict[str, Any]:
     program = Program(kge, graph)
     known = KnownTrue.of(graph.train, graph.valid, graph.test)
-    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, questions, 65536)
+    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, queries, 65536)
     taken = seconds(lambda: ranking.result(program.model, program.state["params"], program.features).ranks, 5)
     return {"queries_per_second": 2 * len(graph.test) / taken}
 
@@ -124,20 +124,20 @@ def main() -> None:
     graph = graphs.zipf(entities, relations, triples, held_out=held_out)
     found: dict[str, Any] = {"device": device, "ceilings": limits._asdict(), "published": PUBLISHED, "training": {}}
     for model in ("transe", "complex", "rotate"):
-        for what, corruptions, batch in (
+        for what, negatives, batch in (
             ("shared", SHARED, 1000),
             ("shared", SHARED, 16_000),
             ("own", OWN, 1000),
             ("own", OWN, 8000),
         ):
-            if model == "rotate" and batch > 1000:  # no product: a vector for every question and corruption
+            if model == "rotate" and batch > 1000:  # no product: a vector for every query and negative
                 continue
-            given = [f"kge.scorer={model}", "kge.dim=400", f"kge.batch_size={batch}", *corruptions, *DGL_KE]
+            given = [f"kge.scorer={model}", "kge.dim=400", f"kge.batch_size={batch}", *negatives, *DGL_KE]
             row = train(graph, load_run(None, given).kge, limits, arguments.passes)
             found["training"][f"{model}, {what}, batch {batch}"] = row
             record.write(arguments.out, found)
             print(
-                f"{model:8} {what:6} corruptions, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
+                f"{model:8} {what:6} negatives, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
                 f"({row['triples_per_second'] / PUBLISHED[model]:.1f}× DGL-KE on a V100), {row['step_ms']:.2f} ms a step, "
                 f"{row['bytes_per_second'] / 1e9:,.0f} GB/s ({100 * row['share_of_copy']:.0f} % of a copy), {row['way'][0]}",
                 flush=True,

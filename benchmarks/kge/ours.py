@@ -4,7 +4,7 @@
     python -m benchmarks.kge.ours evaluate GRAPH.npz --model transe
     python -m benchmarks.kge.ours seeds GRAPH.npz --model transe --seeds 1,5
 
-The same as `peer.py` measures of PyKEEN: batches of 1,024 triples, 64 corruptions of each triple (half of them heads), 200 real
+The same as `peer.py` measures of PyKEEN: batches of 1,024 triples, 64 negatives of each triple (half of them heads), 200 real
 numbers an entity, self-adversarial loss, Adam. Without compilation, whose time is told apart.
 """
 
@@ -22,12 +22,12 @@ from benchmarks.kge import graph as graphs
 from fusionjax.config import load_run
 from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.epoch import Examples, build_epoch, init_state
-from fusionjax.kge.evaluate import Ranking
-from fusionjax.kge.graph import train_graph
-from fusionjax.kge.model import Features, graph_model
-from fusionjax.kge.objective import hyper_of
-from fusionjax.kge.ways import way_of
+from fusionjax.training.epochs import Examples, build_epoch, init_state
+from fusionjax.evaluation.triples import Ranking
+from fusionjax.objectives.link_prediction.graph import train_graph
+from fusionjax.models.entities import Features, graph_model
+from fusionjax.objectives.link_prediction.loss import hyper_of
+from fusionjax.objectives.link_prediction.strategies import strategy_of
 from fusionjax.training.parallel import each_run
 
 COMMON = (
@@ -39,7 +39,7 @@ COMMON = (
 NEGATIVES = (
     "kge.training=negatives",
     "kge.negatives.number=64",
-    "kge.negatives.questions=one",
+    "kge.negatives.queries=one",
     "kge.loss.name=self_adversarial",
     "kge.margin=9",
 )
@@ -54,8 +54,8 @@ def config_of(arguments: argparse.Namespace) -> Kge:
     given = [f"kge.scorer={arguments.model}", f"kge.dim={arguments.dim}", *COMMON]
     if arguments.loop == "negatives":
         given += NEGATIVES
-    if arguments.shared:  # a chunk's draw is held against its heads' questions and its tails' alike: half as many of each
-        given += ["kge.negatives.questions=both", f"kge.negatives.shared={arguments.shared}", "kge.negatives.number=32"]
+    if arguments.shared:  # a chunk's draw is held against its heads' queries and its tails' alike: half as many of each
+        given += ["kge.negatives.queries=both", f"kge.negatives.shared={arguments.shared}", "kge.negatives.number=32"]
     return load_run(None, [*given, *arguments.set]).kge
 
 
@@ -68,7 +68,7 @@ class Program:
         self.kge, self.seeds = kge, seeds
         self.model = graph_model(kge, e, r, self.features)
         self.graph = train_graph(graph.train, e, r, kge)
-        self.way = way_of(self.model, kge, self.graph)
+        self.way = strategy_of(self.model, kge, self.graph)
         epoch: Any = build_epoch(self.model, kge, self.way)
         create: Any = lambda seed: init_state(self.model, kge, seed)  # noqa: E731
         hyper = {**hyper_of(kge), "learning_rate": kge.optimiser.learning_rate}
@@ -116,7 +116,7 @@ def evaluate(graph: graphs.Graph, arguments: argparse.Namespace) -> dict[str, An
     program = Program(config_of(arguments), graph)
     known = KnownTrue.of(graph.train, graph.valid, graph.test)
     started = time.perf_counter()
-    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, arguments.questions, 65536)
+    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, arguments.queries, 65536)
     planned = time.perf_counter() - started
     times = []
     for _ in range(1 + arguments.repeats):
@@ -151,10 +151,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--dim", type=int, default=200)
     parser.add_argument("--loop", choices=("negatives", "all"), default="negatives")
-    parser.add_argument("--shared", type=int, default=0, help="questions that share their corruptions")
+    parser.add_argument("--shared", type=int, default=0, help="queries that share their negatives")
     parser.add_argument("--epochs", type=int, default=3, help="timed ones, after the one that compiles")
     parser.add_argument("--steps", type=int, help="of each epoch; all")
-    parser.add_argument("--questions", type=int, default=512, help="ranked at once")
+    parser.add_argument("--queries", type=int, default=512, help="ranked at once")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=lambda text: [int(count) for count in text.split(",")], default=[1, 5])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the config")

@@ -64,6 +64,10 @@ class Penalty(Section):
 class LinkPrediction(Objective):
     """A triple's tail is predicted from its head and relation, and its head from its tail and relation."""
 
+    shop_parts = (("triples", "products"),)  # products alone have a graph too: their brands, categories, attributes
+    reads_entities = True
+    trains_products_of = "triples"
+
     batch_size: Positive = 512
     """Triples (k_vs_all, or with `loss.targets`: queries) a step."""
     training: Literal["one_vs_all", "k_vs_all", "negatives"] = "negatives"

@@ -13,6 +13,10 @@ from fusionjax.config.section import Objective, Positive, Rate, Section
 class Alignment(Objective):
     """A product's text vector and its entity vector find each other (InfoNCE in both directions)."""
 
+    reads_text = True
+    reads_product_text = True
+    reads_entities = True
+
 
 class HardNegatives(Section):
     """Products that look relevant to a query and are not: further negatives of every query in the batch."""
@@ -39,6 +43,10 @@ class HardNegatives(Section):
 class QueryProduct(Objective):
     """A query and a product judged relevant, or bought after it, find each other among the batch."""
 
+    shop_parts = ("products", "queries")
+    reads_text = True
+    trains_products_of = "queries"
+
     loss: Literal["info_nce", "siglip", "triplet"] = "info_nce"
     """info_nce: softmax over the batch; siglip: each pair judged alone, with a learned bias; triplet: hinge on cosines."""
     directions: Literal["both", "forth"] = "both"
@@ -62,6 +70,8 @@ class QueryProduct(Objective):
 class MaskedWords(Objective):
     """The encoder predicts hidden words of the catalogue's texts: a warm-up (`end: 0.2`), or beside the other objectives."""
 
+    reads_text = True
+
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     batch_size: Positive = 64
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
@@ -70,6 +80,8 @@ class MaskedWords(Objective):
 
 class Distillation(Objective):
     """The encoder's vectors of product texts become those of a teacher."""
+
+    reads_text = True
 
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     batch_size: Positive = 128
@@ -90,6 +102,9 @@ class Distillation(Objective):
 class NextProduct(Objective):
     """A user's history points at the next product, at every position."""
 
+    shop_parts = ("products", "users", "events")
+    trains_products_of = "events"
+
     batch_size: Positive = 128
     softmax: Literal["full", "sampled"] = "full"
     """Over the whole catalogue, or over the batch's own next products and `negatives` with logQ correction."""
@@ -107,9 +122,13 @@ class Objectives(Section):
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     """Start of the learned temperatures of the cosine objectives."""
 
+    def used(self) -> dict[str, Objective]:
+        """The objectives with a weight, by name, in the order in which they stand here."""
+        return {name: each for name, each in self if isinstance(each, Objective) and each.weight > 0}
+
     @model_validator(mode="after")
     def _every_step_trains_something(self) -> "Objectives":
-        used = [getattr(self, name) for name in weighted(self)]
+        used = list(self.used().values())
         # Between two neighbouring begins or ends the same objectives take turns. Rounding moves these marks, not their order,
         # so what holds for every stretch here holds for a run of any length.
         marks = sorted({0.0, 1.0, *(mark for each in used for mark in (each.begin, each.end))}) if used else []
@@ -125,8 +144,3 @@ class Objectives(Section):
                         f"no objective takes part in step {step}{cycle}{where}: see every and offset of those with a weight"
                     )
         return self
-
-
-def weighted(objectives: Objectives) -> tuple[str, ...]:
-    """Names of the objectives that take part in training at all: those with a weight above 0, in the order of the schema."""
-    return tuple(name for name, one in objectives if isinstance(one, Objective) and one.weight > 0)

@@ -44,7 +44,6 @@ from fusionjax.config.objectives import (
     NextProduct,
     Objectives,
     QueryProduct,
-    weighted,
 )
 from fusionjax.config.section import NonNegative, Objective, Positive, Rate, Section, Share
 from fusionjax.config.text import Lora, Text
@@ -102,7 +101,6 @@ __all__ = [
     "TriplesFiles",
     "User",
     "Wikidata5m",
-    "weighted",
 ]
 
 VERSION = 2
@@ -150,7 +148,7 @@ class Run(Section):
     @property
     def only_objective(self) -> str | None:
         """Name of the objective that alone has a weight; None where several have."""
-        names = weighted(self.objectives)
+        names = list(self.objectives.used())
         return names[0] if len(names) == 1 else None
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """What all sections of a config are made of."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,19 @@ class Section(BaseModel):
 
 
 class Objective(Section):
+    # What an objective needs of the data. It stands here, and not with the batches and the loss, so that `data/`, which may
+    # not import `objectives/`, can read it; it is no key of a config.
+    shop_parts: ClassVar[tuple[str | tuple[str, ...], ...]] = ("products",)
+    """Parts of the shop without which there is nothing to train on; of a tuple of parts any one is enough."""
+    reads_text: ClassVar[bool] = False
+    """Reads texts, whatever products are made of (`model.product.sources`)."""
+    reads_product_text: ClassVar[bool] = False
+    """Reads products' text vectors from the bank, whatever products are made of."""
+    reads_entities: ClassVar[bool] = False
+    """Reads the entity table, whatever products are made of."""
+    trains_products_of: ClassVar[Literal["triples", "events", "queries"] | None] = None
+    """The training rows that say which products' entity rows it trains; none: it trains no product's."""
+
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight in the joint loss; 0 removes the objective and its cost."""
     batch_size: Positive = 256

@@ -113,22 +113,20 @@ class Inputs:
 
 def text_needed(config: schema.Run) -> bool:
     """Whether any tower of this run reads text."""
-    return (
-        "text" in config.model.product.sources
-        or config.objectives.alignment.weight > 0
-        or config.objectives.query_product.weight > 0
-        or config.objectives.masked_words.weight > 0
-        or config.objectives.distillation.weight > 0
-    )
+    used = config.objectives.used().values()
+    return "text" in config.model.product.sources or any(each.reads_text for each in used)
+
+
+def product_text_needed(config: schema.Run) -> bool:
+    """Whether product vectors, or an objective besides them, read products' text vectors from the bank."""
+    used = config.objectives.used().values()
+    return "text" in config.model.product.sources or any(each.reads_product_text for each in used)
 
 
 def entities_needed(config: schema.Run) -> bool:
     """Whether any part of this run reads the entity table."""
-    return (
-        "entity" in config.model.product.sources
-        or config.objectives.alignment.weight > 0
-        or config.objectives.link_prediction.weight > 0
-    )
+    used = config.objectives.used().values()
+    return "entity" in config.model.product.sources or any(each.reads_entities for each in used)
 
 
 def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Callable[[str], None] = print) -> Inputs:
@@ -189,8 +187,7 @@ def _texts(
     if not text_needed(config) or shop.products is None:  # a graph alone has no text, whatever `sources` says
         return found
     texts = control_texts(shop.products, graph, written, config)
-    reads_text = "text" in config.model.product.sources or config.objectives.alignment.weight > 0
-    if config.data.controls.text == "none" and reads_text and not any(texts):
+    if config.data.controls.text == "none" and product_text_needed(config) and not any(texts):
         raise UserError(
             "data.controls.text: none leaves no product text, but model.product.sources or objectives.alignment reads it; "
             "set model.product.sources to [entity] and objectives.alignment.weight to 0"
@@ -294,16 +291,11 @@ def _train_counts(shop: Shop) -> np.ndarray:
 
 def require_parts(shop: Shop, config: schema.Run) -> None:
     """Raises `UserError` if an objective with a weight, or a named task, asks for a part the shop lacks."""
-    weights = config.objectives
-    if weights.next_product.weight > 0:
-        shop.require("products", "users", "events", purpose="objectives.next_product")
-    if weights.query_product.weight > 0:
-        shop.require("products", "queries", purpose="objectives.query_product")
-    for name in ("alignment", "masked_words", "distillation"):
-        if getattr(weights, name).weight > 0:
-            shop.require("products", purpose=f"objectives.{name}")
-    if weights.link_prediction.weight > 0 and not (shop.has("triples") or shop.has("products")):
-        shop.require("triples", purpose="objectives.link_prediction")
+    for name, objective in config.objectives.used().items():
+        needed = [(part,) if isinstance(part, str) else part for part in objective.shop_parts]
+        # Of those of which one is enough, the first stands for all: `Shop.require` says which of them the shop lacks.
+        parts = (next((part for part in any_of if shop.has(part)), any_of[0]) for any_of in needed)
+        shop.require(*parts, purpose=f"objectives.{name}")
     needs = {
         "search": ("products", "queries", "judgments"),
         "recommendation": ("products", "users", "events"),
@@ -370,12 +362,16 @@ def _held_out_queries(shop: Shop) -> np.ndarray:
 
 
 def _has_entity(graph: Graph, seen: np.ndarray, counts: np.ndarray, positives: np.ndarray, config: schema.Run) -> np.ndarray:
-    known, behaviour = np.zeros(len(counts), bool), config.model.entity.behaviour
-    if behaviour and config.objectives.next_product.weight > 0:
+    """bool [n_products]: the products whose entity row some objective of the run trains."""
+    known = np.zeros(len(counts), bool)
+    trained = {each.trains_products_of for each in config.objectives.used().values()}
+    if not config.model.entity.behaviour:
+        trained &= {"triples"}
+    if "events" in trained:
         known |= counts > 0
-    if behaviour and config.objectives.query_product.weight > 0:
+    if "queries" in trained:
         known[positives[:, 1]] = True
-    if config.objectives.link_prediction.weight > 0:
+    if "triples" in trained:
         known[: graph.n_products] |= seen[: graph.n_products]
     return known
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fusionjax.errors import NaNScore
 from fusionjax.evaluation import counting
 from fusionjax.evaluation.counting import Exclusions, Score, count_candidates, dot_product
 from fusionjax.evaluation.ragged import Ragged
@@ -34,7 +35,6 @@ __all__ = [
     "Counts",
     "DeviceScorer",
     "HostScorer",
-    "NaNScore",
     "Plan",
     "Ragged",
     "Ranked",
@@ -53,10 +53,6 @@ _MOST_EXCLUSIONS = 1 << 24
 """Excluded numbers on the device at once at most (64 MiB), but for a single batch that has more."""
 _IN_FLIGHT = 2
 """One batch computes while the next is prepared; never more, for memory."""
-
-
-class NaNScore(ValueError):
-    """A score is no number: what scored has diverged."""
 
 
 @runtime_checkable

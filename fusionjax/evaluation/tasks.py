@@ -15,7 +15,7 @@ from fusionjax.data.inputs import Inputs, Sequences, texts_read
 from fusionjax.data.shop import SPLITS, TEST, TRAIN, VALID
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation import baselines
-from fusionjax.evaluation.link_prediction import KnownTrue, evaluate_link_prediction
+from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.ranking import Ragged, VectorScorer
 from fusionjax.evaluation.recommendation import Cases, evaluate_recommendation
@@ -229,44 +229,16 @@ def scores_by_task(
 
 
 def _link_prediction(encoder: Encoder, inputs: Inputs, config: schema.Run, split: int, most: int) -> Result:
-    at = encoder.model.layout
+    entities, settings = encoder.model.layout.entities, config.evaluation
+    assert entities is not None
     triples = inputs.graph.triples(split)
     rows = sample(np.arange(len(triples)), most)
-    entities, relations = encoder.params["entities"]["embedding"], encoder.params["relations"]["embedding"]
-    tails, heads = triple_scores(at.triples)
+    known = KnownTrue.of(inputs.real.graph.triples())  # of every split
     # One block that holds all entities is scored once, more blocks twice: rather a smaller batch than a smaller block.
-    block = min(config.evaluation.block, at.n_entities)
-    batch = max(1, min(config.evaluation.batch_size, _SCORE_FLOATS // block))
-    found = evaluate_link_prediction(
-        tails,
-        heads,
-        triples[rows],
-        KnownTrue.of(inputs.real.graph.triples()),  # of every split
-        at.n_entities,
-        params={"entities": entities, "relations": relations},
-        candidates=entities,
-        batch_size=batch,
-        block=block,
-    )
-    return numbered(found, rows)
-
-
-@functools.lru_cache(maxsize=16)
-def triple_scores(scorer: Scorer) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(score of every tail, score of every head) of a batch of anchors: one object a scorer, so that it compiles once.
-
-    Both take the scorer's parameters: `entities`, `relations` and, if it has some, `shared`.
-    """
-
-    def tails(params: Any, head: Any, relation: Any, candidates: Any) -> Any:
-        with jax.default_matmul_precision("highest"):  # ranks compare scores that lie close together
-            return scorer.score_tails(params["entities"][head], params["relations"][relation], candidates, params.get("shared"))
-
-    def heads(params: Any, tail: Any, relation: Any, candidates: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return scorer.score_heads(params["relations"][relation], params["entities"][tail], candidates, params.get("shared"))
-
-    return tails, heads
+    block = min(settings.block, entities.n_entities)
+    batch = max(1, min(settings.batch_size, _SCORE_FLOATS // block))
+    ranking = Ranking.of(triples[rows], known, inputs.graph.triples(TRAIN), entities.n_entities, batch, block)
+    return numbered(ranking.result(entities, encoder.params[GRAPH], features_of(inputs)), rows)
 
 
 def check_select(config: schema.Train, tasks: Iterable[str]) -> None:

@@ -38,8 +38,6 @@ def load(run: str | Path) -> "Model":
     """
     folder = RunFolder(Path(run))
     config = folder.config()
-    if config.kge.scorer is not None:
-        raise UserError(f"{folder.path}: a run of graph embedding (kge.scorer) has no towers to search or recommend with")
     recorded = folder.provenance().get("fingerprint")
     prepared = prepare(config.data, log=lambda _: None)
     if recorded is not None and recorded != prepared.fingerprint:
@@ -77,7 +75,7 @@ class Model:
         self.config, self.inputs, self.encoder, self.bank, self.step = config, inputs, encoder, bank, step
         self.shop: Shop = inputs.shop
         self.layout = encoder.model.layout
-        if inputs.n_products:
+        if self.layout.has_products:
             self.raw = encoder.products(bank, inputs)
             self.unit = np.asarray(normalise(jnp.asarray(self.raw)))
             self.product_row = {name: row for row, name in enumerate(self.shop.products.id)}

@@ -10,11 +10,11 @@ import numpy as np
 
 from fusionjax.config import load_run, schema
 from fusionjax.config.kge import Kge
-from fusionjax.kge.epoch import Examples, build_epoch, init_state
-from fusionjax.kge.graph import TrainGraph, train_graph
-from fusionjax.kge.model import Features, GraphModel, graph_model
-from fusionjax.kge.objective import hyper_of
-from fusionjax.kge.ways import Way, way_of
+from fusionjax.training.epochs import Examples, build_epoch, init_state
+from fusionjax.objectives.link_prediction.graph import TrainGraph, train_graph
+from fusionjax.models.entities import Features, EntityModel, graph_model
+from fusionjax.objectives.link_prediction.loss import hyper_of
+from fusionjax.objectives.link_prediction.strategies import Strategy, strategy_of
 
 ENTITIES, RELATIONS = 21, 4
 SCORERS = ("transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre")
@@ -53,7 +53,7 @@ class Made:
     """What a pass over the graph needs."""
 
     config: Kge
-    model: GraphModel
+    model: EntityModel
     graph: TrainGraph
     features: Features
     train: np.ndarray
@@ -64,17 +64,17 @@ class Made:
         return {name: jnp.float32(value) for name, value in numbers.items()}
 
     @property
-    def way(self) -> Way:
-        return way_of(self.model, self.config, self.graph)
+    def strategy(self) -> Strategy:
+        return strategy_of(self.model, self.config, self.graph)
 
     def state(self, seed: int = 0) -> dict[str, Any]:
         return init_state(self.model, self.config, seed)  # not compiled: its operations are, and shared by all
 
     def passes(
-        self, epochs: int = 1, way: Way | None = None, seed: int = 0, state: Any = None, chosen: np.ndarray | None = None
+        self, epochs: int = 1, strategy: Strategy | None = None, seed: int = 0, state: Any = None, chosen: np.ndarray | None = None
     ) -> tuple[Any, list[dict[str, float]]]:
         """(state, means over the steps) after that many passes, or after passes over `chosen`."""
-        run = jax.jit(build_epoch(self.model, self.config, way or self.way))
+        run = jax.jit(build_epoch(self.model, self.config, strategy or self.strategy))
         state, found = self.state(seed) if state is None else state, []
         for epoch in range(epochs):
             rows = Examples.of(self.config, self.graph).order(seed, epoch) if chosen is None else chosen

@@ -1,4 +1,4 @@
-"""Scores of questions' own candidates one at a time: the values and gradients of the formula that has all of them at once."""
+"""Scores of queries' own candidates one at a time: the values and gradients of the formula that has all of them at once."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.kge.candidates import score_candidates
+from fusionjax.objectives.link_prediction.candidates import score_candidates
 from fusionjax.models.scorers import Sizes, make_scorer
 from tests.kge.made import normal
 
@@ -26,13 +26,13 @@ def of_query(name: str) -> tuple[Any, Any, Any]:
 
 
 def of_triple(name: str) -> tuple[Any, Any, Any]:
-    """The same of scorers without: anchors, relations, and which questions ask for the head."""
+    """The same of scorers without: sources, relations, and which queries ask for the head."""
     scorer = make_scorer(name, Sizes(8, norm=1, margin=2.0))
     context = normal(Q, 8, seed=1), normal(Q, scorer.relation_width, seed=2), np.array([0, 1, 0, 1, 1], np.float32)
 
     def direct(context: Any, vectors: Any) -> Any:
-        anchor, relation, side = (part[:, None] for part in context)
-        forth, back = scorer.score(anchor, relation, vectors), scorer.score(vectors, relation, anchor)
+        source, relation, side = (part[:, None] for part in context)
+        forth, back = scorer.score(source, relation, vectors), scorer.score(vectors, relation, source)
         return jnp.where(side > 0.5, back, forth)
 
     def each(context: Any, candidate: Any) -> Any:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.kge.epoch import Examples, build_epoch, init_state
-from fusionjax.kge.model import Features
+from fusionjax.training.epochs import Examples, build_epoch, init_state
+from fusionjax.models.entities import Features
 from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
 
 
@@ -29,20 +29,20 @@ def test_order_is_another_for_each_epoch_and_seed() -> None:
 
 @pytest.mark.parametrize(("together", "size"), [(1, 4), (2, 5), (3, 64), (99, 2)])
 def test_triples_of_a_question_are_asked_together(together: int, size: int) -> None:
-    """Questions of 7, 1, 0, 4 and 3 triples: each triple once, none with another question's, only its last row not full."""
-    question = np.array([0, 3, 0, 0, 4, 3, 0, 1, 3, 0, 4, 0, 3, 4, 0])
-    examples = Examples(len(question), size, question, together)
+    """Queries of 7, 1, 0, 4 and 3 triples: each triple once, none with another query's, only its last row not full."""
+    query = np.array([0, 3, 0, 0, 4, 3, 0, 1, 3, 0, 4, 0, 3, 4, 0])
+    examples = Examples(len(query), size, query, together)
     assert examples.rows == sum(-(-n // together) for n in (7, 1, 4, 3))
     first, second = (examples.order(0, epoch).reshape(-1, together) for epoch in (0, 1))
     assert not np.array_equal(first, second)
     for rows in (first, second):
         assert len(rows) == examples.steps * size
-        assert sorted(rows[rows >= 0].tolist()) == list(range(len(question)))
+        assert sorted(rows[rows >= 0].tolist()) == list(range(len(query)))
         asked = [row[row >= 0] for row in rows if (row >= 0).any()]
         assert len(asked) == examples.rows and np.all(rows[examples.rows :] == -1)
-        assert all(len(set(question[row])) == 1 for row in asked)
-        for number in set(question):
-            sizes = sorted((len(row) for row in asked if question[row[0]] == number), reverse=True)
+        assert all(len(set(query[row])) == 1 for row in asked)
+        for number in set(query):
+            sizes = sorted((len(row) for row in asked if query[row[0]] == number), reverse=True)
             assert all(size == together for size in sizes[:-1])
 
 
@@ -90,15 +90,15 @@ def test_which_triple_fills_up_makes_no_difference(how: tuple[str, ...], feature
 
 
 @pytest.mark.parametrize(
-    ("answers", "how"), [(99, ()), (2, ("reciprocal=false",)), (2, ("penalty.name=l2", "loss.label_smoothing=0.2"))]
+    ("targets", "how"), [(99, ()), (2, ("reciprocal=false",)), (2, ("penalty.name=l2", "loss.label_smoothing=0.2"))]
 )
-def test_questions_that_count_for_each_answer_are_one_vs_all(answers: int, how: tuple[str, ...]) -> None:
+def test_questions_that_count_for_each_answer_are_one_vs_all(targets: int, how: tuple[str, ...]) -> None:
     """One step of SGD over the whole graph, so that parameters differ by the gradient."""
     sgd, n3 = "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}"
     common = ("scorer=complex", sgd, n3, *how)
-    once = made(*common, "training=k_vs_all", f"loss.answers={answers}")
+    once = made(*common, "training=k_vs_all", f"loss.targets={targets}")
     n = Examples.of(once.config, once.graph).number
-    assert n == (113 if answers == 99 else 118)  # of 126 triples
+    assert n == (113 if targets == 99 else 118)  # of 126 triples
     chosen = np.concatenate([np.arange(n), np.full(3, -1)])[None].astype(np.int32)  # three fill up the batch
     (ours, losses), (theirs, others) = once.passes(chosen=chosen), made(*common, "batch_size=126").passes()
     assert losses[0] == pytest.approx(others[0], rel=1e-5)
@@ -109,7 +109,7 @@ def test_questions_that_count_for_each_answer_are_one_vs_all(answers: int, how: 
 def test_triples_asked_together_are_one_vs_all(how: str) -> None:
     common = ("scorer=complex", "optimiser={name: sgd, learning_rate: 1.0}", "penalty={name: n3, entity: 0.1, relation: 0.1}")
     common = (*common, "relation_prediction=0.3", "loss.label_smoothing=0.2", "batch_size=126", how)
-    together, alone = made(*common, "loss.answers=3"), made(*common)
+    together, alone = made(*common, "loss.targets=3"), made(*common)
     assert Examples.of(together.config, together.graph).rows == 117
     (ours, losses), (theirs, others) = together.passes(), alone.passes()
     assert losses[0] == pytest.approx(others[0], rel=1e-5)
@@ -162,7 +162,7 @@ def test_the_sums_are_the_parts_and_their_total() -> None:
 # ----------------------------------------------------------------------------------------------------- compiled once
 def test_passes_are_compiled_once_and_steps_are_counted() -> None:
     at = made("scorer=distmult", "training=negatives", "negatives.number=4", "optimiser={name: adam, rows: on}")
-    run: Any = jax.jit(build_epoch(at.model, at.config, at.way))
+    run: Any = jax.jit(build_epoch(at.model, at.config, at.strategy))
     state = jax.jit(lambda seed: init_state(at.model, at.config, seed))(jnp.int32(0))
     for epoch in range(3):
         state, _ = run(state, at.graph, at.features, at.hyper, Examples(126, 16).order(0, epoch), jax.random.key(0))

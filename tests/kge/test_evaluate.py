@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking, score_triples, triple_scores
-from fusionjax.kge.model import GraphModel
+from fusionjax.evaluation.triples import Ranking, score_triples, triple_scores
+from fusionjax.models.entities import EntityModel
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
 
 ASKED = triples()[::6]
 
 
 def loop_scores(at: Made) -> np.ndarray:
-    """float [2, e, r, e]: of every triple, as a question for its tail and as one for its head."""
+    """float [2, e, r, e]: of every triple, as a query for its tail and as one for its head."""
     params = at.state(seed=3)["params"]
     shared, entities, relations = params.get("shared"), params["entities"], params["relations"]
     score = at.model.scorer.score
@@ -66,7 +66,7 @@ def test_a_gpu_would_rank_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
         seen.append(getattr(jax.config, "jax_default_matmul_precision", None))
         raise InterruptedError
 
-    monkeypatch.setattr(GraphModel, "score_all", score_all)
+    monkeypatch.setattr(EntityModel, "score_all", score_all)
     triple_scores.cache_clear()
     ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
     with pytest.raises(InterruptedError):

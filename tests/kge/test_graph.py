@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionjax.kge import graph as module
-from fusionjax.kge.graph import TrainGraph, alias_table, head_share, known_index, labels_of, train_graph
+from fusionjax.objectives.link_prediction.graph import TrainGraph, alias_table, head_share, known_index, labels_of, train_graph
 from tests.kge.made import ENTITIES, RELATIONS, kge, triples
 
 GRAPHS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2), st.integers(0, 11)), min_size=1, max_size=40)
@@ -18,8 +18,8 @@ def graph_of(*overrides: str) -> TrainGraph:
     return train_graph(triples(), ENTITIES, RELATIONS, kge("scorer=distmult", *overrides))
 
 
-def answers(rows: np.ndarray) -> dict[tuple[int, int, int], set[int]]:
-    """(anchor, relation, 0: tail or 1: head) → true answers."""
+def targets(rows: np.ndarray) -> dict[tuple[int, int, int], set[int]]:
+    """(source, relation, 0: tail or 1: head) → true targets."""
     found: dict[tuple[int, int, int], set[int]] = defaultdict(set)
     for head, relation, tail in rows.tolist():
         found[head, relation, 0].add(tail)
@@ -46,12 +46,12 @@ def test_arrays_that_training_does_not_read_have_no_rows() -> None:
         "typed",
         "known_row",
         "known",
-        "questions",
+        "queries",
         "labels",
-        "question_of",
+        "query_of",
     )
     assert all(len(getattr(plain, name)) == 0 for name in empty)
-    # What concerns corruptions alone is not made where none are drawn.
+    # What concerns negatives alone is not made where none are drawn.
     assert len(graph_of("negatives={sampler: degree, filtered: true}").alias) == 0
 
 
@@ -61,7 +61,7 @@ def test_head_share_by_hand() -> None:
     share = head_share(np.array([*rows, rows[0]]), 4)  # a triple that stands twice counts once
     tails_a_head, heads_a_tail = 4 / 2, 4 / 3
     assert share == pytest.approx([0.75, 0.25, tails_a_head / (tails_a_head + heads_a_tail), 0.5])
-    settings = ("training=negatives", "reciprocal=false", "negatives.questions=bernoulli")
+    settings = ("training=negatives", "reciprocal=false", "negatives.queries=bernoulli")
     assert np.asarray(graph_of(*settings).head_share) == pytest.approx(head_share(triples(), RELATIONS))
 
 
@@ -103,7 +103,7 @@ def test_typed_ends(reciprocal: bool) -> None:
 def test_known_index_holds_every_answer_of_both_questions(rows: list[tuple[int, int, int]]) -> None:
     table = np.array(rows, np.int32)
     index, places = known_index(table, 3)
-    expected = answers(table)
+    expected = targets(table)
     assert places.shape == (len(table), 2) and len(index) == len(expected)
     for (head, relation, tail), (of_tail, of_head) in zip(rows, places.tolist(), strict=True):
         assert index[of_tail].tolist() == sorted(expected[head, relation, 0])
@@ -115,11 +115,11 @@ def test_known_index_holds_every_answer_of_both_questions(rows: list[tuple[int, 
 @given(GRAPHS)
 def test_label_bits_are_the_answers(both: bool, rows: list[tuple[int, int, int]]) -> None:
     table = np.array(rows, np.int32)
-    questions, bits = labels_of(table, 12, 3, both)
-    expected = {key: found for key, found in answers(table).items() if both or key[2] == 0}
+    queries, bits = labels_of(table, 12, 3, both)
+    expected = {key: found for key, found in targets(table).items() if both or key[2] == 0}
     found = {
-        tuple(question): {8 * byte + bit for byte in range(2) for bit in range(8) if row[byte] >> bit & 1}
-        for question, row in zip(questions.tolist(), bits.tolist(), strict=True)
+        tuple(query): {8 * byte + bit for byte in range(2) for bit in range(8) if row[byte] >> bit & 1}
+        for query, row in zip(queries.tolist(), bits.tolist(), strict=True)
     }
     assert bits.shape == (len(expected), 2) and bits.dtype == np.uint8
     assert found == expected
@@ -128,17 +128,17 @@ def test_label_bits_are_the_answers(both: bool, rows: list[tuple[int, int, int]]
 def test_questions_of_k_vs_all_follow_the_config() -> None:
     for reciprocal in (True, False):
         graph = graph_of("training=k_vs_all", f"reciprocal={str(reciprocal).lower()}")
-        expected = answers(np.asarray(graph.triples))
-        asked = {tuple(question) for question in np.asarray(graph.questions).tolist()}
+        expected = targets(np.asarray(graph.triples))
+        asked = {tuple(query) for query in np.asarray(graph.queries).tolist()}
         assert asked == {key for key in expected if not (reciprocal and key[2])}
-        assert len(asked) == len(graph.questions)
+        assert len(asked) == len(graph.queries)
 
 
 def test_questions_of_many_answers_have_several_turns() -> None:
-    graph = graph_of("training=k_vs_all", "loss={answers: 2}")
-    turns, share = np.bincount(graph.question_of, minlength=len(graph.questions)), np.asarray(graph.answers)
-    expected = answers(np.asarray(graph.triples))
-    numbers = [len(expected[tuple(question)]) for question in np.asarray(graph.questions).tolist()]
+    graph = graph_of("training=k_vs_all", "loss={targets: 2}")
+    turns, share = np.bincount(graph.query_of, minlength=len(graph.queries)), np.asarray(graph.targets)
+    expected = targets(np.asarray(graph.triples))
+    numbers = [len(expected[tuple(query)]) for query in np.asarray(graph.queries).tolist()]
     assert turns.tolist() == [-(-number // 2) for number in numbers] and max(numbers) > 2
     assert turns * share == pytest.approx(numbers)
 
@@ -146,7 +146,7 @@ def test_questions_of_many_answers_have_several_turns() -> None:
 def test_labels_of_more_than_a_gibibyte_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.stack([np.arange(1000)] * 3, 1).astype(np.int32) * [1, 0, 1]
     with pytest.raises(
-        ValueError, match=r"k_vs_all: labels of 1,000 questions over 9,000,000 entities take 1\.0 GiB \(at most 1\)"
+        ValueError, match=r"k_vs_all: labels of 1,000 queries over 9,000,000 entities take 1\.0 GiB \(at most 1\)"
     ):
         labels_of(rows, 9_000_000, 1, both=False)
     monkeypatch.setattr(module, "_MOST_LABEL_BYTES", 63 * 3)

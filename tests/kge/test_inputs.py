@@ -12,9 +12,9 @@ from fusionjax.config import schema
 from fusionjax.data.shop import TEST, TRAIN, VALID, Entities, Literals, Shop, Triples, text_column
 from fusionjax.errors import UserError
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking, score_triples
+from fusionjax.evaluation.triples import Ranking, score_triples
 from fusionjax.kge.inputs import GraphInputs, graph_inputs
-from fusionjax.kge.model import graph_model
+from fusionjax.models.entities import graph_model
 from tests.kge.made import ENTITIES, run_of, triples
 from tests.tiny_bert import write_tiny_bert
 

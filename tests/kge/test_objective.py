@@ -1,4 +1,4 @@
-"""What a batch asks, what its questions are held against, and every part of its loss against loops over plain numbers."""
+"""What a batch asks, what its queries are held against, and every part of its loss against loops over plain numbers."""
 
 import functools
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fusionjax.kge import objective
-from fusionjax.kge.model import Between, Features
-from fusionjax.kge.objective import Questions, Vectors
+from fusionjax.models.entities import Between, Features
+from fusionjax.objectives.link_prediction.loss import Queries, Vectors
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, normal, triples
 from tests.losses.loops import cosine, cross_entropy
 
@@ -25,18 +25,18 @@ def negatives(*overrides: str) -> Made:
     return made("scorer=distmult", "training=negatives", *overrides)
 
 
-def asked_of(at: Made, key: Any = KEY) -> Questions:
+def asked_of(at: Made, key: Any = KEY) -> Queries:
     return objective.ask(at.config, at.graph, jnp.asarray(INDEX), jnp.asarray(WEIGHT), key)
 
 
-def as_triples(asked: Questions) -> np.ndarray:
-    """int [q, 3]: the triple each question was made of."""
-    of_head = np.zeros(len(asked.anchor), bool) if asked.of_head is None else np.asarray(asked.of_head)
-    anchor, relation, answer = (np.asarray(part) for part in asked[:3])
-    return np.stack([np.where(of_head, answer, anchor), relation, np.where(of_head, anchor, answer)], 1)
+def as_triples(asked: Queries) -> np.ndarray:
+    """int [q, 3]: the triple each query was made of."""
+    of_head = np.zeros(len(asked.source), bool) if asked.of_head is None else np.asarray(asked.of_head)
+    source, relation, target = (np.asarray(part) for part in asked[:3])
+    return np.stack([np.where(of_head, target, source), relation, np.where(of_head, source, target)], 1)
 
 
-# ----------------------------------------------------------------------------------------------------------- questions
+# ----------------------------------------------------------------------------------------------------------- queries
 def test_with_reciprocal_relations_all_ask_for_the_tail() -> None:
     asked = asked_of(negatives())
     assert asked.of_head is None and asked.known_row is None
@@ -52,7 +52,7 @@ def test_both_ask_for_the_tail_then_for_the_head() -> None:
 
 
 def test_one_asks_for_either_end_of_each_triple_evenly() -> None:
-    at = negatives("reciprocal=false", "negatives.questions=one")
+    at = negatives("reciprocal=false", "negatives.queries=one")
     many = jnp.zeros(4000, jnp.int32)
     asked = objective.ask(at.config, at.graph, many, jnp.ones(4000), KEY)
     assert asked.of_head is not None and 0.45 < float(jnp.mean(asked.of_head)) < 0.55
@@ -62,24 +62,24 @@ def test_one_asks_for_either_end_of_each_triple_evenly() -> None:
 
 
 def test_bernoulli_asks_for_heads_as_often_as_the_relation_has_tails_a_head() -> None:
-    """Relation 2 leads 17 heads to 4 tails: 4 / 21 of its questions are for heads."""
-    at = negatives("reciprocal=false", "negatives.questions=bernoulli")
+    """Relation 2 leads 17 heads to 4 tails: 4 / 21 of its queries are for heads."""
+    at = negatives("reciprocal=false", "negatives.queries=bernoulli")
     for row, share in ((45, 4 / 21), (0, 0.5)):
         asked = objective.ask(at.config, at.graph, jnp.full(4000, row), jnp.ones(4000), KEY)
         assert asked.of_head is not None and float(jnp.mean(asked.of_head)) == pytest.approx(share, abs=0.04)
         assert np.array_equal(as_triples(asked), np.tile(triples()[row : row + 1], (4000, 1)))
 
 
-@pytest.mark.parametrize("overrides", [(), ("reciprocal=false",), ("reciprocal=false", "negatives.questions=one")])
+@pytest.mark.parametrize("overrides", [(), ("reciprocal=false",), ("reciprocal=false", "negatives.queries=one")])
 def test_known_rows_are_those_of_the_question(overrides: tuple[str, ...]) -> None:
     at = negatives("negatives.filtered=true", *overrides)
     asked = asked_of(at)
     offsets, values = np.asarray(at.graph.known_offsets), np.asarray(at.graph.known)
     every = np.asarray(at.graph.triples)
-    of_head = [False] * len(asked.anchor) if asked.of_head is None else np.asarray(asked.of_head).tolist()
-    for anchor, relation, side, row in zip(*map(np.asarray, asked[:2]), of_head, np.asarray(asked.known_row), strict=True):
+    of_head = [False] * len(asked.source) if asked.of_head is None else np.asarray(asked.of_head).tolist()
+    for source, relation, side, row in zip(*map(np.asarray, asked[:2]), of_head, np.asarray(asked.known_row), strict=True):
         given, wanted = (2, 0) if side else (0, 2)
-        true = every[(every[:, given] == anchor) & (every[:, 1] == relation)][:, wanted]
+        true = every[(every[:, given] == source) & (every[:, 1] == relation)][:, wanted]
         assert values[offsets[row] : offsets[row + 1]].tolist() == sorted(set(true.tolist()))
 
 
@@ -118,25 +118,25 @@ def test_block_by_block_is_the_whole(scorer: str, smoothing: float) -> None:
         at = made(*f"scorer={scorer}".split(), f"block={block}", f"loss.label_smoothing={smoothing}")
         params, asked = at.state()["params"], asked_of(at)
 
-        def loss(params: Any, at: Made = at, asked: Questions = asked) -> Any:
+        def loss(params: Any, at: Made = at, asked: Queries = asked) -> Any:
             given = asked, vectors_of(params, asked), params["entities"], None, params.get("shared"), KEY
             each = objective.against_all(at.model, at.config, at.hyper, *given)
             return (each * asked.weight).sum(), each
 
         found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(params))
     ((_, whole), gradients), ((_, blocks), others) = found
-    assert whole.shape == asked_of(at).answer.shape and np.allclose(blocks, whole, rtol=1e-5, atol=1e-5)
+    assert whole.shape == asked_of(at).target.shape and np.allclose(blocks, whole, rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 # -------------------------------------------------------------------------------------------------------------- penalty
-def vectors_of(params: Any, asked: Questions) -> Vectors:
+def vectors_of(params: Any, asked: Queries) -> Vectors:
     between = Between(asked.relation, params["relations"])
-    return Vectors(params["entities"][asked.anchor], between, params["entities"][asked.answer])
+    return Vectors(params["entities"][asked.source], between, params["entities"][asked.target])
 
 
-def penalty_of(*overrides: str) -> tuple[float, Any, Questions]:
+def penalty_of(*overrides: str) -> tuple[float, Any, Queries]:
     at = made("scorer=distmult", "reciprocal=false", *overrides)
     params, asked = at.state()["params"], asked_of(at)
     found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
@@ -154,8 +154,8 @@ def moduli(vector: np.ndarray) -> np.ndarray:
 def test_penalty_of_the_triples_of_a_batch(name: str, scorer: str, sizes: Any, power: int) -> None:
     found, params, asked = penalty_of(f"scorer={scorer}", f"penalty={{name: {name}, entity: 0.3, relation: 0.2}}")
     total = 0.0
-    for anchor, relation, answer, weight in zip(*map(np.asarray, (*asked[:3], asked.weight)), strict=True):
-        ends = sum((sizes(params["entities"][row]) ** power).sum() for row in (anchor, answer))
+    for source, relation, target, weight in zip(*map(np.asarray, (*asked[:3], asked.weight)), strict=True):
+        ends = sum((sizes(params["entities"][row]) ** power).sum() for row in (source, target))
         total += weight * (0.3 * ends + 0.2 * (sizes(params["relations"][relation]) ** power).sum())
     assert found == pytest.approx(total / np.asarray(asked.weight).sum(), rel=1e-5)
 
@@ -168,7 +168,7 @@ def test_penalty_of_whole_tables() -> None:
 
 def test_penalty_of_questions_without_an_answer_holds_anchors() -> None:
     found, params, asked = penalty_of("training=k_vs_all", "penalty={name: l2, entity: 0.5}")
-    squares = (params["entities"][np.asarray(asked.anchor)] ** 2).sum(1)
+    squares = (params["entities"][np.asarray(asked.source)] ** 2).sum(1)
     assert found == pytest.approx(0.5 * float((squares * asked.weight).sum() / asked.weight.sum()), rel=1e-5)
 
 
@@ -188,9 +188,9 @@ def test_dura_by_hand(
     """The same whichever end is asked for."""
     at = made(f"scorer={scorer}", "dim=2", "reciprocal=false", "penalty={name: dura, entity: 0.5}")
     params = {"entities": jnp.array([head, tail]), "relations": jnp.array([relation])}
-    anchor = jnp.array([int(of_head or False)])
+    source = jnp.array([int(of_head or False)])
     side = None if of_head is None else jnp.array([of_head])
-    asked = Questions(anchor, jnp.array([0]), 1 - anchor, side, None, jnp.ones(1))
+    asked = Queries(source, jnp.array([0]), 1 - source, side, None, jnp.ones(1))
     found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
     assert float(found) == 0.5 * expected
 
@@ -262,11 +262,11 @@ def test_dropout_keeps_the_mean() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------- logQ
 def test_logq_makes_a_sample_stand_for_all_entities() -> None:
-    """A question's own answer is drawn once, and counts for nothing; 4 corruptions stand for 20 other entities."""
+    """A query's own target is drawn once, and counts for nothing; 4 negatives stand for 20 other entities."""
     config = negatives("negatives={number: 4, logq: true}").config
     positive, negative = normal(2), normal(2, 4, seed=1)
     nothing = np.array([[False, True, False, False], [False] * 4])
-    found = objective.loss_of_questions(
+    found = objective.loss_of_queries(
         config, {}, jnp.asarray(positive), jnp.asarray(negative), jnp.asarray(nothing), ENTITIES
     )
     others = (np.exp(negative) * ~nothing).sum(1) * (ENTITIES - 1) / 4
@@ -274,9 +274,9 @@ def test_logq_makes_a_sample_stand_for_all_entities() -> None:
 
 
 def test_logq_of_every_other_entity_is_the_loss_against_all() -> None:
-    scores, answer = normal(ENTITIES), 7
+    scores, target = normal(ENTITIES), 7
     config = negatives(f"negatives={{number: {ENTITIES - 1}, logq: true}}").config
-    rest = np.delete(scores, answer)[None]
+    rest = np.delete(scores, target)[None]
     nothing = jnp.zeros(rest.shape, bool)
-    found = objective.loss_of_questions(config, {}, jnp.asarray(scores[[answer]]), jnp.asarray(rest), nothing, ENTITIES)
-    assert float(found[0]) == pytest.approx(cross_entropy(scores[answer], rest[0]), rel=1e-5)
+    found = objective.loss_of_queries(config, {}, jnp.asarray(scores[[target]]), jnp.asarray(rest), nothing, ENTITIES)
+    assert float(found[0]) == pytest.approx(cross_entropy(scores[target], rest[0]), rel=1e-5)

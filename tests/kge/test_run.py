@@ -16,8 +16,8 @@ import pytest
 from fusionjax import pipeline
 from fusionjax.config import dump_run, schema
 from fusionjax.config.search import with_params
-from fusionjax.kge.epoch import init_state
-from fusionjax.kge.model import graph_model
+from fusionjax.training.epochs import init_state
+from fusionjax.models.entities import graph_model
 from fusionjax.reporting import tables
 from fusionjax.runs import RunFolder
 from fusionjax.seeds import run_seeds, together

@@ -1,4 +1,4 @@
-"""Corruptions: what each sampler may draw and how often, and that known-true ones are told."""
+"""Negatives: what each sampler may draw and how often, and that known-true ones are told."""
 
 import functools
 from typing import Any
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionjax.evaluation.ranking import Ragged
-from fusionjax.kge.graph import TrainGraph
-from fusionjax.kge.sampling import below, draw, is_known
+from fusionjax.objectives.link_prediction.graph import TrainGraph
+from fusionjax.objectives.link_prediction.negatives import below, draw, is_known
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
 
 SHAPE = (200, 100)

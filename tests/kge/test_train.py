@@ -15,8 +15,8 @@ from fusionjax.config import schema
 from fusionjax.errors import UserError
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.kge import train as module
-from fusionjax.kge.evaluate import Ranking
-from fusionjax.kge.model import graph_model
+from fusionjax.evaluation.triples import Ranking
+from fusionjax.models.entities import graph_model
 from fusionjax.kge.train import Placement, train_graphs
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
@@ -287,7 +287,7 @@ def test_graphs_that_cannot_be_trained_on(tmp_path: Path, monkeypatch: pytest.Mo
         train_graphs([run_of(*SHORT)], TRAIN[:0], SIZES, no_features(), None, home)
     with pytest.raises(UserError, match=r"^kge: conve: images of \d+ × \d+ numbers are smaller than filters of 9 × 9"):
         train(tmp_path, (0,), "scorer=conve", "convolution.kernel=9")
-    monkeypatch.setattr("fusionjax.kge.graph._MOST_LABEL_BYTES", 10)
+    monkeypatch.setattr("fusionjax.objectives.link_prediction.graph._MOST_LABEL_BYTES", 10)
     with pytest.raises(UserError, match=r"^kge: training: k_vs_all: labels of .* use one_vs_all or negatives"):
         train(tmp_path, (0,), "training=k_vs_all")
 

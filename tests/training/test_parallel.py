@@ -9,13 +9,14 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource
 from fusionjax.errors import UserError
+from fusionjax.objectives.towers import catalogue
 from fusionjax.training import parallel
 from fusionjax.training.loop import build_model
 from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import TrainState, catalogue
+from fusionjax.training.state import TrainState
 from fusionjax.training.step import build_step
+from fusionjax.training.stream import StepSource
 from tests.shops import ON, fresh_state, tiny_inputs, tiny_run
 
 # Plain gradient steps: Adam's would turn a rounding error around zero into a whole step.

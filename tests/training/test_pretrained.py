@@ -15,7 +15,6 @@ import fusionjax
 from fusionjax import pipeline
 from fusionjax.cli import main
 from fusionjax.config import load_run, schema
-from fusionjax.data.batches import StepSource, packed_rows
 from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.errors import UserError
@@ -23,11 +22,14 @@ from fusionjax.export import export
 from fusionjax.hub.sentence import Settings
 from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
+from fusionjax.objectives import query_product
+from fusionjax.objectives.towers import Towers, catalogue
 from fusionjax.text_encoder import TextEncoder
 from fusionjax.training.loop import build_model, run_optimiser
-from fusionjax.training.loss import _Step, joint_loss
-from fusionjax.training.state import TrainState, catalogue, create
+from fusionjax.training.loss import joint_loss
+from fusionjax.training.state import TrainState, create
 from fusionjax.training.step import build_step
+from fusionjax.training.stream import StepSource, packed_rows
 from fusionjax.training.teacher import taught
 from fusionjax.training.tuning import is_trained, pretrained
 from tests.shops import CALM, TINY
@@ -241,13 +243,12 @@ def test_mined_negatives_are_near_wrong_and_beyond_the_margin(checkpoint: Path, 
         f"objectives.query_product.hard_negatives={{mined: {mined}, margin: {margin}}}",
     )
     entry = at.batch["query_product"]
-    step = _Step(at.model, at.state.params, at.state.bank, jax.random.key(0), catalogue(at.inputs), at.config)
+    towers = Towers(at.model, at.state.params, at.state.bank, jax.random.key(0), catalogue(at.inputs), at.config)
     generator = np.random.Generator(np.random.Philox(3))
     query = generator.normal(size=(16, 16)).astype(np.float32)
     product = np.asarray(at.state.bank)[entry["product"]]
-    vectors, hidden = step._mined(
-        {name: jnp.asarray(value) for name, value in entry.items()}, jnp.asarray(query), jnp.asarray(product)
-    )
+    on_device = {name: jnp.asarray(value) for name, value in entry.items()}
+    vectors, hidden = query_product._mined(towers, on_device, jnp.asarray(query), jnp.asarray(product))
     unit = np.asarray(normalise(at.state.bank))
     cosine = np.asarray(normalise(jnp.asarray(query))) @ unit.T
     own = (np.asarray(normalise(jnp.asarray(query))) * np.asarray(normalise(jnp.asarray(product)))).sum(1)

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource, active
+from fusionjax.objectives.towers import catalogue
 from fusionjax.runs import RunFolder
 from fusionjax.training import loop
 from fusionjax.training.loop import build_model, train
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import TrainState, catalogue
+from fusionjax.training.state import TrainState
 from fusionjax.training.step import build_step
+from fusionjax.training.stream import StepSource, active
 from tests.shops import CALM, ONLY_GRAPH, ONLY_USERS, fresh_state, tiny_inputs, tiny_run
 
 # One gradient step of length 1: the change of the parameters is minus the gradient.

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec
 
 from fusionjax import pipeline
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource
 from fusionjax.data.shop import TRAIN
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
@@ -25,6 +24,7 @@ from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.loop import Interrupted, Trained, build_model, train
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.step import step_of
+from fusionjax.training.stream import StepSource
 from fusionjax.training.together import Outcome, can_run_together, train_together
 from tests.shops import ONLY_GRAPH, tiny_inputs, tiny_run
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numba import njit
 
-from fusionjax.kge import handlers
+from fusionjax.kernels import handlers
 
 _loop = njit(**handlers.LOOSE)
 
@@ -66,7 +66,7 @@ def _of_queries(frame, number, pieces):
 def _of_entities(frame, number, pieces):
     query, numbers, gradient = handlers.floats(frame, 0), handlers.integers(frame, 1), handlers.floats(frame, 2)
     found = handlers.result(frame)
-    # Of which questions each entity is a candidate, by counting; then a sum over these.
+    # Of which queries each entity is a candidate, by counting; then a sum over these.
     (q, n), (first, last) = numbers.shape, _piece(len(found), number, pieces)
     e = last - first
     start = np.zeros(e + 1, np.int32)

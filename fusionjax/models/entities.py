@@ -1,4 +1,4 @@
-"""The parameters of graph embedding and what is made of them: entity vectors, queries, scores of chosen or of all entities.
+"""Entities and relations: their parameters, and what is made of them: entity vectors, query vectors, scores of some or all.
 
 An entity's vector is a row of the table, a projection of its text (`replace`), or the sum of both (`add`); numbers about it
 (`literals`) may be added. Text and numbers are features: constant, beside the parameters, so that one may be without the other.
@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fusionjax.config.kge import Kge
-from fusionjax.kge.looped import looped_products
-from fusionjax.models.scorers import Dropout, Init, Scorer, Sizes, make_scorer
+from fusionjax.kernels.looped import looped_products
+from fusionjax.models.scorers import Init, Scorer
 from fusionjax.models.scorers.algebra import root
 
 Params = dict[str, Any]
+GRAPH = "graph"
+"""Where these parameters stand in the tree of a run's model."""
 
 
 @jax.tree_util.register_dataclass
@@ -32,21 +33,25 @@ class Features:
     seen: jax.Array
     """float32 [e]: 1 for entities with a training triple; the table's rows of the others mean nothing."""
 
+    def of(self, ids: Int[Array, "n"]) -> "Features":
+        """Those of some entities."""
+        return jax.tree.map(lambda part: part[ids], self)
+
 
 class Between(NamedTuple):
-    """The relations of questions, as rows of the table: what a scorer makes of a relation may be made once a relation."""
+    """The relations of queries, as rows of the table: what a scorer makes of a relation may be made once a relation."""
 
     numbers: Int[Array, "q"]
     table: Float[Array, "r k"]
     rows: Float[Array, "q k"] | None = None
-    """Instead, where each question has a vector of its own (dropout)."""
+    """Instead, where each query has a vector of its own (dropout)."""
 
     def vectors(self) -> Float[Array, "q k"]:
         return self.table[self.numbers] if self.rows is None else self.rows
 
 
 @dataclasses.dataclass(frozen=True)
-class GraphModel:
+class EntityModel:
     """Static under jit."""
 
     scorer: Scorer
@@ -59,17 +64,21 @@ class GraphModel:
     text_width: int = 0
     hidden: int = 0
     literal_width: int = 0
+    dropout: tuple[float, float] = (0.0, 0.0)
+    """While training, of the numbers of a query's entity and of its relation."""
 
     @property
     def has_table(self) -> bool:
         return self.text != "replace"
 
     def init(self, key: Array) -> Params:
-        """`entities` float [e, w] (unless text replaces it), `relations` float [r, k], and where there are any `shared`,
-        `text`, `literals`."""
+        """`entities` float [e, w] (unless text replaces it), and where there are any `relations` float [r, k], `shared`, `text`,
+        `literals`."""
         of_scorer, of_text, of_hidden, of_literals = jax.random.split(key, 4)
         params: Params = self.scorer.init(of_scorer, self.n_entities, self.n_relations, self.how)
-        if not params["shared"]:
+        if not self.n_relations:  # a table that towers read, without triples to score
+            del params["relations"], params["shared"]
+        elif not params["shared"]:
             del params["shared"]
         width = self.scorer.entity_width
         # What stands for a row of the table starts as long as one: unit text vectors times a matrix of this spread.
@@ -115,6 +124,10 @@ class GraphModel:
         assert found is not None
         return found
 
+    def rows(self, params: Params, features: Features, ids: Int[Array, "n"]) -> Float[Array, "n w"]:
+        """Vectors of some entities."""
+        return self.compose(params["entities"][ids] if self.has_table else None, params, features, ids)
+
     def inductive(self, params: Params, features: Features) -> Float[Array, "e w"]:
         """Vectors to measure with: of entities unseen in training, what text and numbers give (`align`: the projected text)."""
         found = self.vectors(params, features)
@@ -131,55 +144,55 @@ class GraphModel:
         return text @ weights["out"]
 
     # ------------------------------------------------------------------------------------------------------------ scores
-    def queries(
+    def query_vectors(
         self,
-        anchor: Float[Array, "q w"],
+        source: Float[Array, "q w"],
         relation: Between,
         of_head: Bool[Array, "q"] | None,
         shared: Any,
         key: Array | None = None,
     ) -> Float[Array, "q w"]:
-        """What the entity asked for is compared with. `of_head`: which questions ask for the head; None: none does."""
+        """What the entity asked for is compared with. `of_head`: which queries ask for the head; None: none does."""
         scorer, (numbers, table, rows) = self.scorer, relation
         back = scorer.inverse(table) if of_head is not None else None
         if of_head is not None and back is not None:
-            # Heads are tails of the inverse relation: one query a question instead of two, of which one is thrown away.
+            # Heads are tails of the inverse relation: one query a query instead of two, of which one is thrown away.
             if rows is not None:
                 inverse = jnp.asarray(scorer.inverse(rows))
-                return scorer.tail_query(anchor, jnp.where(of_head[:, None], inverse, rows), shared, key)
+                return scorer.tail_query(source, jnp.where(of_head[:, None], inverse, rows), shared, key)
             numbers = numbers + len(table) * of_head.astype(numbers.dtype)
-            return scorer.tail_queries(anchor, numbers, jnp.concatenate([table, back]), shared, key)
+            return scorer.tail_queries(source, numbers, jnp.concatenate([table, back]), shared, key)
         if rows is None:
-            tails = scorer.tail_queries(anchor, numbers, table, shared, key)
+            tails = scorer.tail_queries(source, numbers, table, shared, key)
         else:
-            tails = scorer.tail_query(anchor, rows, shared, key)
+            tails = scorer.tail_query(source, rows, shared, key)
         if of_head is None:
             return tails
         if rows is None:
-            heads = scorer.head_queries(numbers, anchor, table, shared, key)
+            heads = scorer.head_queries(numbers, source, table, shared, key)
         else:
-            heads = scorer.head_query(rows, anchor, shared, key)
+            heads = scorer.head_query(rows, source, shared, key)
         return jnp.where(of_head[:, None], heads, tails)
 
     def score_each(
         self,
-        anchor: Float[Array, "q w"],
+        source: Float[Array, "q w"],
         relation: Between,
         of_head: Bool[Array, "q"] | None,
         candidates: Float[Array, "q n w"],
         shared: Any,
     ) -> Float[Array, "q n"]:
-        """Scores of each question's own candidates, of scorers that have no query."""
-        anchor, between = anchor[:, None], relation.vectors()[:, None]
+        """Scores of each query's own candidates, of scorers that have no query."""
+        source, between = source[:, None], relation.vectors()[:, None]
         if of_head is None:
-            return self.scorer.score(anchor, between, candidates, shared)
+            return self.scorer.score(source, between, candidates, shared)
         asks = of_head[:, None, None]
-        return self.scorer.score(jnp.where(asks, candidates, anchor), between, jnp.where(asks, anchor, candidates), shared)
+        return self.scorer.score(jnp.where(asks, candidates, source), between, jnp.where(asks, source, candidates), shared)
 
     def pick(
         self, query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"], looped: bool = False
     ) -> Float[Array, "q n"]:
-        """Scores of each question's own candidates: out of the products of all queries with all entities, or `looped`."""
+        """Scores of each query's own candidates: out of the products of all queries with all entities, or `looped`."""
         distance = self.scorer.compare == "distance"  # whose terms cancel: see `Scorer.compare_all`
         if looped:
             picked = looped_products(query, entities, numbers)
@@ -193,21 +206,21 @@ class GraphModel:
 
     def score_all(
         self,
-        anchor: Float[Array, "q w"],
+        source: Float[Array, "q w"],
         relation: Between,
         of_head: Bool[Array, "q"] | None,
         entities: Float[Array, "e w"],
         shared: Any,
         key: Array | None = None,
     ) -> Float[Array, "q e"]:
-        """Scores of all entities for each question."""
+        """Scores of all entities for each query."""
         if self.scorer.product:
-            return self.scorer.compare_all(self.queries(anchor, relation, of_head, shared, key), entities)
+            return self.scorer.compare_all(self.query_vectors(source, relation, of_head, shared, key), entities)
         between = relation.vectors()
-        tails = self.scorer.score_tails(anchor, between, entities, shared, key)
+        tails = self.scorer.score_tails(source, between, entities, shared, key)
         if of_head is None:
             return tails
-        return jnp.where(of_head[:, None], self.scorer.score_heads(between, anchor, entities, shared, key), tails)
+        return jnp.where(of_head[:, None], self.scorer.score_heads(between, source, entities, shared, key), tails)
 
     def score_relations(
         self, head: Float[Array, "b w"], tail: Float[Array, "b w"], relations: Float[Array, "r k"], shared: Any
@@ -225,33 +238,3 @@ class GraphModel:
             return self.scorer.score(head, relation, tail, shared).sum()
 
         return jax.grad(total)(jnp.zeros((head.shape[0], relations.shape[1]), relations.dtype)) @ relations.T
-
-
-def graph_model(config: Kge, n_entities: int, n_relations: int, features: Features) -> GraphModel:
-    """The model a config asks for, of a graph with that many entities and (not inverted) relations.
-
-    Raises:
-      ValueError: sizes that do not fit the scorer.
-    """
-    assert config.scorer is not None
-    sizes = Sizes(
-        dim=config.dim,
-        relation_dim=config.relation_dim,
-        norm=config.norm,
-        margin=config.margin,
-        height=config.convolution.height,
-        filters=config.convolution.filters,
-        kernel=config.convolution.kernel,
-        dropout=Dropout(config.dropout.input, config.dropout.feature, config.dropout.hidden),
-    )
-    return GraphModel(
-        scorer=make_scorer(config.scorer, sizes),
-        n_entities=n_entities,
-        n_relations=n_relations * (2 if config.reciprocal else 1),
-        reciprocal=config.reciprocal,
-        how=Init(config.init.name, config.init.scale),
-        text=config.text.use,
-        text_width=features.text.shape[1],
-        hidden=config.text.hidden,
-        literal_width=features.literals.shape[1],
-    )

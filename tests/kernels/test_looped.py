@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionjax.kge.looped import available, looped_products
+from fusionjax.kernels.looped import available, looped_products
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs numba and a CPU")
 
@@ -44,7 +44,7 @@ def ours(query: Any, entities: Any, numbers: Any, weight: Any) -> tuple[Any, Any
 @settings(max_examples=12, deadline=None)
 @given(q=st.integers(1, 9), e=st.integers(1, 7), w=st.integers(1, 37), n=st.integers(1, 9), seed=st.integers(0, 99))
 def test_products_and_gradients_are_the_loops(q: int, e: int, w: int, n: int, seed: int) -> None:
-    """Fewer questions or entities than threads, rows of no whole number of registers, candidates that occur twice."""
+    """Fewer queries or entities than threads, rows of no whole number of registers, candidates that occur twice."""
     at = drawn(q, e, w, n, seed)
     for found, expected in zip(ours(*at), by_loops(*at), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Scores of questions' own candidates, one candidate of every question at a time.
+"""Scores of queries' own candidates, one candidate of every query at a time.
 
 All at once they are [q, n, w] numbers, written and read again several times over: more bytes than anything else a step moves.
 Here [q, w] rows are looked up, scored and forgotten, and looked up again in the backward pass; they never leave the cache.
@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 ScoreOne = Callable[[Any, Float[Array, "q w"]], Float[Array, "q"]]
-"""(context of the questions, an entity vector for each) → scores; one object at each call, or it compiles anew."""
+"""(context of the queries, an entity vector for each) → scores; one object at each call, or it compiles anew."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -27,8 +27,8 @@ def score_candidates(
     """Scores of the entities with these numbers.
 
     Args:
-      score_one: how one candidate of each question is scored.
-      context: what it knows of the questions (queries; or anchors and relations); differentiated.
+      score_one: how one candidate of each query is scored.
+      context: what it knows of the queries (queries; or sources and relations); differentiated.
       table: entity vectors; differentiated.
     """
     return _forwards(score_one, context, table, numbers)[0]

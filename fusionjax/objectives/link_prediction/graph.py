@@ -1,7 +1,7 @@
-"""The training graph as arrays on the device: what an epoch draws its batches, corruptions and labels from.
+"""The training graph as arrays on the device: what an epoch draws its batches, negatives and labels from.
 
-With reciprocal relations (r + R is the inverse of r) every question is one for a tail; otherwise heads are asked for as well.
-A *question* is (anchor, relation, direction): the entity and relation given, and which end is asked for.
+With reciprocal relations (r + R is the inverse of r) every query is one for a tail; otherwise heads are asked for as well.
+A *query* is (source, relation, direction): the entity and relation given, and which end is asked for.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusionjax.config.kge import Kge
+from fusionjax.config.schema import LinkPrediction
 from fusionjax.evaluation.ranking import Ragged
 
 _MOST_LABEL_BYTES = 1 << 30
@@ -25,7 +25,7 @@ class TrainGraph:
     triples: jax.Array
     """int32 [n, 3]: head, relation, tail; with reciprocal relations each triple stands twice, the second time inverted."""
     head_share: jax.Array
-    """float32 [R]: chance that a triple of the relation asks for its head (`negatives.questions: bernoulli`)."""
+    """float32 [R]: chance that a triple of the relation asks for its head (`negatives.queries: bernoulli`)."""
     alias: jax.Array
     """float32 [e]: Walker's alias method: chance that a cell keeps its own entity …"""
     alias_other: jax.Array
@@ -35,23 +35,23 @@ class TrainGraph:
     typed: jax.Array
     """int32 [·]."""
     known_row: jax.Array
-    """int32 [n, 2]: row in the known-true index of the triple's question for its tail and for its head."""
+    """int32 [n, 2]: row in the known-true index of the triple's query for its tail and for its head."""
     known_offsets: jax.Array
-    """int32 [questions + 1]."""
+    """int32 [queries + 1]."""
     known: jax.Array
-    """int32 [·]: true answers of each question in training, sorted."""
-    questions: jax.Array
-    """int32 [questions, 3]: anchor, relation, 0 (asks for the tail) or 1 (k-vs-all)."""
+    """int32 [·]: true targets of each query in training, sorted."""
+    queries: jax.Array
+    """int32 [queries, 3]: source, relation, 0 (asks for the tail) or 1 (k-vs-all)."""
     labels: jax.Array
-    """uint8 [questions, ⌈e / 8⌉]: bit i of byte j says that entity 8 j + i is an answer (k-vs-all)."""
-    question_of: jax.Array
-    """int32 [·]: the question of each turn of a pass (k-vs-all with `loss.answers`: one with many answers has several), or of
+    """uint8 [queries, ⌈e / 8⌉]: bit i of byte j says that entity 8 j + i is an target (k-vs-all)."""
+    query_of: jax.Array
+    """int32 [·]: the query of each turn of a pass (k-vs-all with `loss.targets`: one with many targets has several), or of
     each triple (one-vs-all with it)."""
-    answers: jax.Array
-    """float32 [questions]: how many of its answers a question stands for in each of its turns."""
+    targets: jax.Array
+    """float32 [queries]: how many of its targets a query stands for in each of its turns."""
 
 
-def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kge) -> TrainGraph:
+def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: LinkPrediction) -> TrainGraph:
     """The arrays that training with this config needs.
 
     Args:
@@ -76,14 +76,14 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
         "known_row": np.zeros((0, 2), np.int32),
         "known_offsets": nothing,
         "known": nothing,
-        "questions": np.zeros((0, 3), np.int32),
+        "queries": np.zeros((0, 3), np.int32),
         "labels": np.zeros((0, 0), np.uint8),
-        "question_of": nothing,
-        "answers": np.zeros(0, np.float32),
+        "query_of": nothing,
+        "targets": np.zeros(0, np.float32),
     }
     negatives = config.negatives
     if config.training == "negatives":
-        if negatives.questions == "bernoulli":
+        if negatives.queries == "bernoulli":
             parts["head_share"] = head_share(triples, n_relations)
         if negatives.sampler == "degree":
             degree = np.bincount(triples[:, [0, 2]].reshape(-1), minlength=n_entities).astype(np.float64)
@@ -94,14 +94,14 @@ def train_graph(train: np.ndarray, n_entities: int, n_relations: int, config: Kg
             index, rows = known_index(triples, n_relations)
             parts |= {"known_row": rows, "known_offsets": index.offsets.astype(np.int32), "known": index.values}
     if config.training == "k_vs_all":
-        parts["questions"], parts["labels"] = labels_of(triples, n_entities, n_relations, both=not config.reciprocal)
-        if config.loss.answers:
+        parts["queries"], parts["labels"] = labels_of(triples, n_entities, n_relations, both=not config.reciprocal)
+        if config.loss.targets:
             number = np.bitwise_count(parts["labels"]).sum(1, dtype=np.int64)
-            turns = -(-number // config.loss.answers)
-            parts["question_of"] = np.repeat(np.arange(len(number), dtype=np.int32), turns)
-            parts["answers"] = (number / turns).astype(np.float32)
-    if config.training == "one_vs_all" and config.loss.answers:
-        parts["question_of"] = known_index(triples, n_relations)[1][:, 0]
+            turns = -(-number // config.loss.targets)
+            parts["query_of"] = np.repeat(np.arange(len(number), dtype=np.int32), turns)
+            parts["targets"] = (number / turns).astype(np.float32)
+    if config.training == "one_vs_all" and config.loss.targets:
+        parts["query_of"] = known_index(triples, n_relations)[1][:, 0]
     return TrainGraph(**{name: jnp.asarray(part) for name, part in parts.items()})
 
 
@@ -141,7 +141,7 @@ def _typed(triples: np.ndarray, n_relations: int) -> tuple[np.ndarray, np.ndarra
 
 
 def known_index(triples: np.ndarray, n_relations: int) -> tuple[Ragged, np.ndarray]:
-    """(sorted answers of every question, int32 [n, 2]: the rows of each triple's two questions)."""
+    """(sorted targets of every query, int32 [n, 2]: the rows of each triple's two queries)."""
     head, relation, tail = triples.astype(np.int64).T
     key = np.concatenate([head * n_relations + relation, -(tail * n_relations + relation) - 1])
     _, row = np.unique(key, return_inverse=True)
@@ -151,7 +151,7 @@ def known_index(triples: np.ndarray, n_relations: int) -> tuple[Ragged, np.ndarr
 
 
 def labels_of(triples: np.ndarray, n_entities: int, n_relations: int, both: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Every question of training once, and all its answers as bits; `both`: those for heads too."""
+    """Every query of training once, and all its targets as bits; `both`: those for heads too."""
     index, rows = known_index(triples, n_relations)
     head, relation, tail = triples.T
     asked = [np.stack([head, relation, np.zeros_like(head)], 1), np.stack([tail, relation, np.ones_like(tail)], 1)]
@@ -162,7 +162,7 @@ def labels_of(triples: np.ndarray, n_entities: int, n_relations: int, both: bool
     width = -(-n_entities // 8)
     if len(kept) * width > _MOST_LABEL_BYTES:
         raise ValueError(
-            f"training: k_vs_all: labels of {len(kept):,} questions over {n_entities:,} entities take "
+            f"training: k_vs_all: labels of {len(kept):,} queries over {n_entities:,} entities take "
             f"{len(kept) * width / 2**30:.1f} GiB (at most 1); use one_vs_all or negatives"
         )
     bits = np.zeros((len(kept), width), np.uint8)

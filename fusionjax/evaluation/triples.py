@@ -13,7 +13,7 @@ from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
 from fusionjax.evaluation.metrics import Result, mean
 from fusionjax.evaluation.scores import per_example
 from fusionjax.evaluation.segments import SEEN, seen_segment
-from fusionjax.kge.model import Between, Features, GraphModel, Params
+from fusionjax.models.entities import Between, Features, EntityModel, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Ranking:
     ) -> "Ranking":
         return cls(RankingPlan.of(triples, known, n_entities, batch_size=batch_size), block, train)
 
-    def result(self, model: GraphModel, params: Params, features: Features) -> Result:
+    def result(self, model: EntityModel, params: Params, features: Features) -> Result:
         """Both directions, every entity ranked; entities unseen in training by their text and numbers where they have any.
 
-        If an answer is unseen, there are also the metrics of seen and unseen answers apart (`mrr/unseen`, …).
+        If an target is unseen, there are also the metrics of seen and unseen targets apart (`mrr/unseen`, …).
         """
         with jax.default_matmul_precision("highest"):  # a GPU would multiply with ten bits after the point
             entities = _vectors(model)(params, features)
@@ -55,18 +55,18 @@ class Ranking:
         }
         return dataclasses.replace(result, metrics={**result.metrics, **more}, examples=examples)
 
-    def metrics(self, model: GraphModel, params: Params, features: Features) -> dict[str, float]:
+    def metrics(self, model: EntityModel, params: Params, features: Features) -> dict[str, float]:
         return dict(self.result(model, params, features).metrics)
 
 
 @functools.lru_cache(maxsize=64)
-def _vectors(model: GraphModel) -> Callable[..., Any]:
+def _vectors(model: EntityModel) -> Callable[..., Any]:
     return jax.jit(model.inductive)
 
 
 @functools.lru_cache(maxsize=64)
-def triple_scores(model: GraphModel) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(score of every tail, score of every head) of a batch of anchors: one object a model, so that it compiles once.
+def triple_scores(model: EntityModel) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(score of every tail, score of every head) of a batch of sources: one object a model, so that it compiles once.
 
     With reciprocal relations heads are tails of the inverse relation.
     """
@@ -77,18 +77,18 @@ def triple_scores(model: GraphModel) -> tuple[Callable[..., Any], Callable[..., 
         return model.score_all(given["entities"][head], between, None, candidates, given["shared"])
 
     def heads(given: Any, tail: Any, relation: Any, candidates: Any) -> Any:
-        anchor = given["entities"][tail]
+        source = given["entities"][tail]
         if model.reciprocal:
             between = Between(relation + inverse, given["relations"])
-            return model.score_all(anchor, between, None, candidates, given["shared"])
+            return model.score_all(source, between, None, candidates, given["shared"])
         of_head = jnp.ones(tail.shape, bool)
-        return model.score_all(anchor, Between(relation, given["relations"]), of_head, candidates, given["shared"])
+        return model.score_all(source, Between(relation, given["relations"]), of_head, candidates, given["shared"])
 
     return tails, heads
 
 
 def score_triples(
-    model: GraphModel, params: Params, features: Features, triples: np.ndarray, batch_size: int = 4096
+    model: EntityModel, params: Params, features: Features, triples: np.ndarray, batch_size: int = 4096
 ) -> np.ndarray:
     """float32 [n]: the score of each triple; with reciprocal relations the mean of both directions."""
     with jax.default_matmul_precision("highest"):
@@ -100,7 +100,7 @@ def score_triples(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _scores(model: GraphModel, params: Params, entities: Any, triples: Any) -> Any:
+def _scores(model: EntityModel, params: Params, entities: Any, triples: Any) -> Any:
     head, relation, tail = triples.T
     shared, relations = params.get("shared"), params["relations"]
     tails = entities[tail]
@@ -111,7 +111,7 @@ def _scores(model: GraphModel, params: Params, entities: Any, triples: Any) -> A
     return (forth + back) / 2
 
 
-def _each(model: GraphModel, anchor: Any, relation: Between, answer: Any, shared: Any) -> Any:
+def _each(model: EntityModel, source: Any, relation: Between, target: Any, shared: Any) -> Any:
     if model.scorer.product:
-        return model.scorer.compare_each(model.queries(anchor, relation, None, shared), answer)
-    return model.scorer.score(anchor, relation.vectors(), answer, shared)
+        return model.scorer.compare_each(model.query_vectors(source, relation, None, shared), target)
+    return model.scorer.score(source, relation.vectors(), target, shared)

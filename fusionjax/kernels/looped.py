@@ -1,4 +1,4 @@
-"""Products of questions with their own candidates, on a CPU: of so few of all pairs that a matrix product is wasted on them.
+"""Products of queries with their own candidates, on a CPU: of so few of all pairs that a matrix product is wasted on them.
 
 XLA would look the candidates up into [q, n, w] numbers, or multiply every query with every entity. The loops of `loops` read a
 row where it lies and keep nothing: q · n · w multiplications forwards, and twice as many backwards.
@@ -21,7 +21,7 @@ def available() -> bool:
 def _loops() -> ModuleType | None:
     """`loops`, imported where they are needed: numba takes half a second."""
     try:
-        from fusionjax.kge import loops
+        from fusionjax.kernels import loops
     except ImportError:  # numba is an optional dependency, and a jaxlib to come may differ: the other ways do, slower
         return None
     return loops
@@ -31,7 +31,7 @@ def _loops() -> ModuleType | None:
 def looped_products(
     query: Float[Array, "q w"], entities: Float[Array, "e w"], numbers: Int[Array, "q n"]
 ) -> Float[Array, "q n"]:
-    """⟨query, entity⟩ of each question and the entities with its numbers, in full float32.
+    """⟨query, entity⟩ of each query and the entities with its numbers, in full float32.
 
     Args:
       numbers: from 0 to e − 1; nothing checks them.

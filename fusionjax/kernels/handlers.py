@@ -159,7 +159,7 @@ def _is_version(frame):
 
 # -------------------------------------------------------------------------------------------------------------------- threads
 # A job, in words: the next piece, pieces done, who may still look at the job, pieces, frame, what does a piece; then arguments
-# of XLA's functions, and an answer. A helper that XLA starts late finds no piece left and never looks at the frame, which may
+# of XLA's functions, and an target. A helper that XLA starts late finds no piece left and never looks at the frame, which may
 # be gone; the last to leave frees the job. So a handler waits for pieces that are being done, never for a thread to come free.
 _NEXT, _DONE, _HOLDERS, _PIECES, _FRAME, _PIECE, _ARGUMENTS, _ANSWER, _BYTES = 0, 8, 16, 24, 32, 40, 48, 88, 96
 

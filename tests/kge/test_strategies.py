@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fusionjax.kge import looped, ways
-from fusionjax.kge.model import Features
-from fusionjax.kge.ways import Way
+from fusionjax.models.entities import Features
+from fusionjax.objectives.link_prediction.strategies import Strategy
 from tests.kge.made import ENTITIES, Made, assert_close, made, normal
 
 NEGATIVES = ("training=negatives", "optimiser={name: adagrad_optax, learning_rate: 0.2}")
@@ -54,14 +54,14 @@ CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
 def test_every_way_gives_the_same(case: str) -> None:
     """Two passes over the triples; the last batch of each is not full. Adagrad on rows is what it is on the table.
 
-    The first looks answers up by themselves; the others not where they are the anchors of the other half.
+    The first looks targets up by themselves; the others not where they are the sources of the other half.
     """
     at, how = CASES[case]
     both = at.model.reciprocal is False
-    assert at.way.both == both
+    assert at.strategy.both == both
     how = [how[0], *(how if both else how[1:])]
-    every: list[Any] = [Way(*one, at.way.longest, both and place > 0) for place, one in enumerate(how)]  # pyright: ignore
-    results = [at.passes(2, way) for way in every]
+    every: list[Any] = [Strategy(*one, at.strategy.longest, both and place > 0) for place, one in enumerate(how)]  # pyright: ignore
+    results = [at.passes(2, strategy) for strategy in every]
     (state, losses), others = results[0], results[1:]
     start = at.state()["params"]
     assert np.all(np.any(np.asarray(state["params"]["relations"] != start["relations"]), 1))
@@ -77,8 +77,8 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("batch_size=1", "negatives.number=2")  # touches 6 entities of 21 a step, 4 with reciprocal relations
 
     def chosen(*overrides: str, features: Features | None = None) -> tuple[str, bool]:
-        way = made("scorer=distmult", *NEGATIVES, *overrides, features=features).way
-        return way.against, way.rows
+        strategy = made("scorer=distmult", *NEGATIVES, *overrides, features=features).strategy
+        return strategy.against, strategy.rows
 
     assert chosen("training=one_vs_all") == chosen("training=k_vs_all") == ("all", False)
     assert chosen() == chosen("negatives.number=3") == ("picked", False)
@@ -111,6 +111,6 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_longest_row_of_the_known_index() -> None:
     """Relation 2 leads from entities 4, 8, …, 20 to 0: five heads for that tail; without filtering there is no index."""
-    plain: Any = dataclasses.asdict(made("scorer=distmult", *NEGATIVES).way)
+    plain: Any = dataclasses.asdict(made("scorer=distmult", *NEGATIVES).strategy)
     assert plain["longest"] == 0
-    assert made("scorer=distmult", *BOTH).way.longest == 5
+    assert made("scorer=distmult", *BOTH).strategy.longest == 5

@@ -1,11 +1,11 @@
-"""Corruptions, drawn on the device: no host work and no copy in the inner loop."""
+"""Negatives, drawn on the device: no host work and no copy in the inner loop."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from fusionjax.config.kge import Negatives
-from fusionjax.kge.graph import TrainGraph
+from fusionjax.config.schema import Negatives
+from fusionjax.objectives.link_prediction.graph import TrainGraph
 
 
 def draw(
@@ -20,8 +20,8 @@ def draw(
     """Candidate entities.
 
     Args:
-      shape: (questions or chunks, candidates of each).
-      relation, of_head: of each question; typed candidates only, which are never shared.
+      shape: (queries or chunks, candidates of each).
+      relation, of_head: of each query; typed candidates only, which are never shared.
     """
     if config.sampler == "degree":
         cell = below(key, shape, n_entities)
@@ -52,10 +52,10 @@ def below(key: Array, shape: tuple[int, ...], n: int) -> Int[Array, "..."]:
 
 
 def is_known(row: Int[Array, "q"], candidates: Int[Array, "q n"], graph: TrainGraph, longest: int) -> Bool[Array, "q n"]:
-    """Whether each candidate is a true answer in training: bisection in the question's row of the known-true index.
+    """Whether each candidate is a true target in training: bisection in the query's row of the known-true index.
 
     Args:
-      row: of each question in `graph.known_offsets`.
+      row: of each query in `graph.known_offsets`.
       longest: length of the index's longest row (static: the number of halvings follows from it).
     """
     low = jnp.broadcast_to(graph.known_offsets[row][:, None], candidates.shape)
