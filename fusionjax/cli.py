@@ -139,19 +139,19 @@ def _train(arguments: argparse.Namespace) -> int:
     from fusionjax import pipeline, runs
 
     runs.keep_compiled_programs()
+    from fusionjax.errors import Interrupted
     from fusionjax.reporting.tables import print_results, print_seeds, print_settings
     from fusionjax.seeds import run_seeds
     from fusionjax.settings import run_settings
-    from fusionjax.training.loop import Interrupted
 
-    run = run_settings if config.kge.settings else run_seeds if config.seeds else pipeline.run
+    run = run_settings if config.settings else run_seeds if config.seeds else pipeline.run
     try:
         home = run(config, arguments.run_dir, arguments.config.stem, say=_say)
     except Interrupted as stop:
         print(f"fusionjax: {stop}", file=sys.stderr)
         return 0
     print_results(home.results())
-    if config.kge.settings:
+    if config.settings:
         print_settings(home.results())
     elif config.seeds:
         print_seeds(home.results())

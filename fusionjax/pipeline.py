@@ -344,9 +344,7 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
     return record
 
 
-def measure(
-    best: serving.Model, inputs: Inputs, config: schema.Run
-) -> tuple[dict[str, Any], dict[str, Scores]]:
+def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the best checkpoint on validation and test, and baselines on test.
 
     Returns:
@@ -388,9 +386,7 @@ def _baselines(inputs: Inputs, config: schema.Run) -> dict[str, dict[str, Result
     return evaluate_baselines(inputs, config, config.evaluation.max_test)
 
 
-def _scores(
-    found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs
-) -> dict[str, Scores]:
+def _scores(found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs) -> dict[str, Scores]:
     return scores_by_task(found, simple, inputs)
 
 

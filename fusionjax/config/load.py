@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from fusionjax.config import explain, yaml_tree
+from fusionjax.config import explain, upgrade, yaml_tree
 from fusionjax.config.schema import Run
 from fusionjax.config.yaml_tree import Tree, dotted
 from fusionjax.errors import UserError, nearest
@@ -22,20 +22,45 @@ from fusionjax.errors import UserError, nearest
 COMMAND_LINE = "command line"
 
 
-def load_run(path: str | Path | None, overrides: Sequence[str] = (), layers: Sequence[Tree] = ()) -> Run:
+def load_run(
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    layers: Sequence[Tree] = (),
+    renamed: dict[str, str] | None = None,
+) -> Run:
     """Reads a run config.
 
     Args:
       path: YAML file (`None`: only the defaults); its `extends: other.yaml` is looked up beside it.
       layers: what lies between the files and the overrides (the rows of a study; see `layer`).
       overrides: `a.b.c=value` each, the value written as in YAML; the last of two with one key wins.
+      renamed: gets yesterday's keys that were read, each with today's name of it.
 
     Raises:
       UserError: one line for each problem: file and line (or `command line`), dotted key, what was expected, what was got.
     """
+    files = [] if path is None else _read_chain(Path(path))
+    return _resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed)
+
+
+def load_values(values: Mapping[str, Any], origin: str) -> Run:
+    """The run of a stored config, of this version of the schema or an earlier one.
+
+    Raises:
+      UserError: as `load_run`; `origin` is where it is stored.
+    """
+    return _resolve([Tree(dict(values), {(): origin})], 1)
+
+
+def _resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
+    upgraded = upgrade.upgrade(layers, files)
+    if upgraded.problems:
+        raise UserError("\n".join(upgraded.problems))
+    if renamed is not None:
+        renamed.update(upgraded.renamed)
     merged = Tree(Run().model_dump(mode="json"), {})
     problems: list[str] = []
-    for layer in [*(() if path is None else _read_chain(Path(path))), *layers, _read_overrides(overrides)]:
+    for layer in upgraded.layers:
         _drop_other_length(merged, layer)
         problems += [explain.no_section(layer, path, _schema()) for path in _merge(merged, layer)]
     try:
@@ -126,44 +151,6 @@ def _differing(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[st
         elif key not in default or value != default[key]:
             found[key] = value
     return found
-
-
-ADDED = (
-    *(f"text.{key}" for key in ("query_prompt", "product_prompt", "tune", "tune_layers", "lora", "chunk", "pack", "remat")),
-    "model.heads",
-    *(
-        f"objectives.query_product.{key}"
-        for key in ("loss", "directions", "triplet_margin", "triplet_hardest", "matryoshka", "hard_negatives")
-    ),
-    "objectives.masked_words",
-    "objectives.distillation",
-    "train.optimiser.layer_decay",
-    "seeds",
-    "kge",
-    "kge.average",
-    "kge.loss.answers",
-    "kge.negatives.logq",
-    "data.triples",
-    "data.wikidata5m",
-)
-"""Keys that came after the first published results."""
-
-
-def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped config without the `ADDED` keys that have their default: it is the run it was before they came."""
-
-    def drop(here: dict[str, Any], default: Any, path: Sequence[str]) -> dict[str, Any]:
-        key, *rest = path
-        if key not in here:
-            return here
-        if not rest:
-            return {name: value for name, value in here.items() if name != key or value != default[key]}
-        return {**here, key: drop(here[key], default[key], rest)}
-
-    left, default = dict(values), Run().model_dump(mode="json")
-    for key in ADDED:
-        left = drop(left, default, key.split("."))
-    return left
 
 
 def _read_chain(path: Path) -> list[Tree]:

@@ -1,11 +1,9 @@
 """The three tasks on a model and a shop: which examples, vectors and baselines. The measuring itself is in its own files."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +22,6 @@ from fusionjax.evaluation.search import Judged, evaluate_search
 from fusionjax.evaluation.segments import segments_of
 from fusionjax.inference import Encoder
 from fusionjax.losses import normalise
-from fusionjax.models.scorers import Scorer
 
 TASKS = ("link_prediction", "search", "recommendation")
 OBJECTIVE_OF = {"link_prediction": "link_prediction", "search": "query_product", "recommendation": "next_product"}

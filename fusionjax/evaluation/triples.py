@@ -13,7 +13,7 @@ from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
 from fusionjax.evaluation.metrics import Result, mean
 from fusionjax.evaluation.scores import per_example
 from fusionjax.evaluation.segments import SEEN, seen_segment
-from fusionjax.models.entities import Between, Features, EntityModel, Params
+from fusionjax.models.entities import Between, EntityModel, Features, Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from fusionjax.studies import facts
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at
 from fusionjax.studies.findings import best_row, shown
+from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named, ranged, settings
 from fusionjax.studies.grids import EXAMPLES, number
-from fusionjax.studies.kge_settings import GRAPHS, SCORERS, named, ranged, settings
 from fusionjax.studies.markdown import bold, environment, escape
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _model(collected: "Collected", analysis: Analysis) -> list[Markup]:
     embedding = facts.graph_rows(collected)
     if embedding:
         found.append(_embedding(collected, embedding))
-    joint = not at(config, "kge.scorer")
+    joint = len(embedding) < len(facts.configs(collected)) and analysis.reference not in embedding
     sources = at(config, "model.product.sources")
     if sources and joint:
         found.append(Markup(f"Product vectors of the reference are made of: {escape(', '.join(sources))}."))

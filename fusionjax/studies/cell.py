@@ -68,7 +68,7 @@ def alone(folder: Path) -> Iterator[None]:
 def _do(job: dict[str, Any], folders: list[Path]) -> int:
     from fusionjax import pipeline, runs
     from fusionjax.config import schema
-    from fusionjax.training.loop import Interrupted
+    from fusionjax.errors import Interrupted
 
     runs.keep_compiled_programs()
     configs = [schema.Run.model_validate_json(json.dumps(cell["config"]), strict=True) for cell in job["cells"]]

@@ -14,16 +14,21 @@
 | runs/ | run folders, logs, the journal | no |
 
 A cell's files are named by the digest of what it computes, so folders filled on several machines merge by copying. Ranks are
-written before the record: where there is a record, there are its ranks.
+written before the record: where there is a record, there are its ranks. Files keep the names they were given: a record of an
+older version is found by what its config is today, and read with its config in today's keys (`config/upgrade.py`).
 """
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fusionjax.config import load_values
+from fusionjax.config.naming import NAMING, cell_digest
+from fusionjax.errors import UserError
 from fusionjax.evaluation.scores import Examples, load_examples, load_ranks, save_examples, save_ranks
 from fusionjax.files import write_json
 
@@ -34,6 +39,9 @@ Ranks = dict[str, np.ndarray]
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
     path: Path
+    older: dict[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    """Digest by today's rule → name of the file, of records that an older rule named; filled as they are met."""
+    looked_at: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     @property
     def scores(self) -> Path:
@@ -47,8 +55,23 @@ class StudyFolder:
     def search(self) -> Path:
         return self.path / "search"
 
+    @property
+    def cells(self) -> Path:
+        return self.scores / "cells"
+
     def record_file(self, digest: str) -> Path:
-        return self.scores / "cells" / f"{digest[:16]}.json"
+        """Where the record of a cell with this digest is, or is to be."""
+        file = self.cells / f"{digest[:16]}.json"
+        if file.exists() or not self.cells.is_dir():
+            return file
+        for name in os.listdir(self.cells):
+            if name.endswith(".json") and name not in self.looked_at:
+                self.looked_at.add(name)
+                record = _read(self.cells / name)
+                if record.get("naming", 1) != NAMING and (found := _digest(record, self.cells / name)) is not None:
+                    self.older[found] = name
+        older = self.cells / self.older.get(digest, file.name)
+        return older if older.exists() else file
 
     def failure_file(self, digest: str) -> Path:
         return self.scores / "failures" / f"{digest[:16]}.json"
@@ -60,10 +83,16 @@ class StudyFolder:
         return self.record_file(digest).exists()
 
     def records(self) -> list[Record]:
-        """Of every finished cell, planned or not, in the order of their digests."""
-        return [_read(file) for file in sorted((self.scores / "cells").glob("*.json"))]
+        """Of every finished cell, planned or not, in the order of their files' names."""
+        return [_today(_read(file), file) for file in sorted(self.cells.glob("*.json"))]
 
     def record(self, digest: str) -> Record:
+        """With the config in today's keys."""
+        file = self.record_file(digest)
+        return _today(_read(file), file)
+
+    def stored(self, digest: str) -> Record:
+        """The record as it was written."""
         return _read(self.record_file(digest))
 
     def ranks(self, digest: str) -> Ranks:
@@ -81,7 +110,7 @@ class StudyFolder:
         for key, ranks in load_ranks(file.with_suffix(".npz")).items():
             task, name = key.split("/", 1)
             by_name.setdefault(name, {})[task] = ranks
-        return _read(file), by_name
+        return _today(_read(file), file), by_name
 
     def examples(self) -> dict[str, Examples]:
         return {file.stem: load_examples(file) for file in sorted((self.scores / "examples").glob("*.npz"))}
@@ -116,3 +145,22 @@ class StudyFolder:
 
 def _read(file: Path) -> Record:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _today(record: Record, file: Path) -> Record:
+    """A record with its config in today's keys; as it is where it is not (any longer) the config of a run."""
+    if "config" not in record:
+        return record
+    try:
+        config = load_values(record["config"], str(file)).model_dump(mode="json", exclude={"track"})
+    except UserError:
+        return record
+    return {**record, "config": config}
+
+
+def _digest(record: Record, file: Path) -> str | None:
+    """By today's rule; `None` where the config is not (any longer) that of a run."""
+    try:
+        return cell_digest(load_values(record["config"], str(file)))
+    except (UserError, KeyError):
+        return None

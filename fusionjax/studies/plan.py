@@ -1,20 +1,18 @@
 """From a study file to its cells: one cell is one row with one seed, that is one run config."""
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fusionjax.config import load_run, schema
 from fusionjax.config.axes import READY, ready
 from fusionjax.config.explain import show
-from fusionjax.config.load import layer, without_unset
+from fusionjax.config.load import layer
+from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import Overrides, Study, load_study
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
@@ -133,15 +131,6 @@ def _base(name: str, file: Path, origin: str) -> Path:
     if not base.exists():
         raise UserError(f"{origin}: base: no such config file: {base}")
     return base
-
-
-def cell_digest(config: schema.Run | Mapping[str, Any]) -> str:
-    """SHA-256 of what a cell computes: its config without the places."""
-    values = without_unset(config.model_dump(mode="json") if isinstance(config, schema.Run) else config)
-    values.pop("track", None)
-    values["data"] = {key: value for key, value in values["data"].items() if key not in ("source_dir", "cache_dir")}
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def metric_names(task: str) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ from fusionjax.studies import facts, tables
 from fusionjax.studies.analysis import Analysis, Table
 from fusionjax.studies.card import model_card
 from fusionjax.studies.findings import findings, percent, shown
+from fusionjax.studies.graph_settings import GRAPHS, differing
 from fusionjax.studies.grids import CORRECTIONS, grids, number
 from fusionjax.studies.importance import chosen_lines, read_traces
-from fusionjax.studies.kge_settings import GRAPHS, differing
 from fusionjax.studies.markdown import anchor, bold, code, environment, escape, to_html
 from fusionjax.studies.methods import write_methods
 from fusionjax.studies.pictures import Picture, mean_of, time_of, write_plots
@@ -206,7 +206,7 @@ def _axes_table(collected: "Collected") -> Markup | None:
 
 
 def _settings_table(collected: "Collected") -> Markup | None:
-    """Of rows that are runs of graph embedding; none where they differ in nothing."""
+    """Of rows that are graphs alone; none where they differ in nothing."""
     lines = [
         (row, ", ".join(f"{key} {str(value).lower() if isinstance(value, bool) else value}" for key, value in found.items()))
         for row, found in differing(collected).items()

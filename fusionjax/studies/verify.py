@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fusionjax.config.naming import digest_by_its_rule
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import mean
 from fusionjax.evaluation.scores import load_scores, per_example
@@ -20,7 +21,7 @@ from fusionjax.runs import RunFolder
 from fusionjax.studies.analysis import analyse, to_json
 from fusionjax.studies.collect import Collected
 from fusionjax.studies.folder import StudyFolder
-from fusionjax.studies.plan import Plan, cell_digest, slug
+from fusionjax.studies.plan import Plan, slug
 from fusionjax.studies.tables import write_tables
 
 ANALYSIS = "analysis.json"
@@ -39,7 +40,7 @@ def verify(plan: Plan, collected: Collected) -> list[str]:
         if seed is None:
             continue
         where = f"row '{row}', seed {seed}"
-        if cell_digest(record["config"]) != record["digest"]:
+        if digest_by_its_rule(folder.stored(record["digest"]), where) != record["digest"]:
             problems.append(f"{where}: its config does not have its digest {record['digest'][:12]}")
         for task, ranks in collected.ranks[row, seed].items():
             for metric, values in per_example(collected.examples[task], ranks).items():

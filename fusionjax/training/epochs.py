@@ -133,7 +133,7 @@ class Stack:
           Interrupted: after SIGTERM, once the states are saved.
         """
         seeds = [journal.config.seed for journal in self.journals]
-        self.state = self.create(jnp.int32(seeds[0]) if self.alone else jnp.asarray(seeds, jnp.int32))
+        self.state: TrainState = self.create(jnp.int32(seeds[0]) if self.alone else jnp.asarray(seeds, jnp.int32))
         done, total = self._resume(), self.pace.total
         self.state = self.place.states(self.state)
         keys = [jax.random.key(seed) for seed in seeds]
@@ -224,7 +224,9 @@ class Stack:
         for place, journal in enumerate(self.journals):
             if journal.trains:
                 state = self._member(place)
-                journal.validate(dataclasses.replace(state, params=state.params if state.average is None else state.average), done)
+                journal.validate(
+                    dataclasses.replace(state, params=state.params if state.average is None else state.average), done
+                )
                 if journal.failure is not None:
                     self._failed(journal)
 
@@ -249,7 +251,7 @@ class Stack:
         step = max(set.intersection(*(journal.checkpoints.steps() for journal in self.journals)), default=0)
         if not step:
             return 0
-        states = [journal.restore(self._member(place), step) for place, journal in enumerate(self.journals)]
+        states: list[Any] = [journal.restore(self._member(place), step) for place, journal in enumerate(self.journals)]
         sums = [{name: np.float32(value) for name, value in journal.memory.sums.items()} for journal in self.journals]
         self.sums = sums[0] if self.alone else {name: jnp.stack([own[name] for own in sums]) for name in sums[0]}
         self.state = states[0] if self.alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

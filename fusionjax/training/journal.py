@@ -86,8 +86,9 @@ class Pace:
     """Steps of an epoch."""
 
     @classmethod
-    def of(cls, train: schema.Train, total: int, epoch: int) -> "Pace":
+    def of(cls, train: schema.Train, total: int, epoch: float) -> "Pace":
         """Args: `total` steps of the run, `epoch` steps of an epoch."""
+        epoch = max(1, math.ceil(epoch))
         validate = train.validate_every_epochs * epoch or train.validate_every or max(1, math.ceil(total / 10))
         return cls(total, train.log_every, validate, train.checkpoint_every or validate, epoch)
 

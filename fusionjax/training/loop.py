@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-import jax
-
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs
 from fusionjax.errors import NonFiniteLoss, UserError
@@ -109,7 +107,9 @@ class _Runs:
         epoch = objective.steps_per_epoch
         pace = Pace.of(config.train, steps_of(config, epoch), epoch)
         journals = [self.journal(place, model, pace, stack) for place in places]
-        running = Stack(journals, model, _optimiser(config, model, pace.total), objective, catalogue(inputs, objective.graph), self.say)
+        running = Stack(
+            journals, model, _optimiser(config, model, pace.total), objective, catalogue(inputs, objective.graph), self.say
+        )
         try:
             running.run(stop)
         except NonFiniteLoss as error:

@@ -92,13 +92,12 @@ class Optimiser:
         )
         if table is None:
             return rest, {"rest": rest_state}, norm
+        assert of_table is not None
         if rows is None:
             direction, table_state = self._of_table().update(of_table, state["entities"])
-            table = table - scheduled["tables"] * direction
+            table = table - scheduled["tables"] * jnp.asarray(direction)
         else:
-            table, table_state = descend_rows(
-                self._of_table(), table, of_table, rows, state["entities"], scheduled["tables"]
-            )
+            table, table_state = descend_rows(self._of_table(), table, of_table, rows, state["entities"], scheduled["tables"])
         return with_table(rest, table), {"entities": table_state, "rest": rest_state}, norm
 
     def _moved(self, path: tuple[Any, ...], value: Array, direction: Array, rates: Mapping[str, Array]) -> Array:

@@ -88,9 +88,7 @@ def build_step(
             return False
         one = jax.tree.map(lambda part: part[0], batch) if accumulate > 1 else batch
         lookups = Lookups(None)
-        jax.eval_shape(
-            lambda: loss(state.params, state.bank, one, jax.random.key(0), constants, numbers, lookups=lookups)
-        )
+        jax.eval_shape(lambda: loss(state.params, state.bank, one, jax.random.key(0), constants, numbers, lookups=lookups))
         return not lookups.whole and (wanted == "sparse" or accumulate * sum(each.size for each in lookups.ids) < len(table))
 
     def gradients(of: Any, state: TrainState, batch: Any, key: Array, constants: Catalogue, numbers: Any) -> Any:
@@ -113,22 +111,18 @@ def build_step(
             total, ids = with_table(total, table.reshape(-1, table.shape[-1])), ids.reshape(-1)
         return *mean, bank, jax.tree.map(lambda x: x / accumulate, total), ids
 
-    def step(
-        state: TrainState, batch: Any, constants: Catalogue, key: jax.Array, numbers: Any
-    ) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Any, constants: Catalogue, key: jax.Array, numbers: Any) -> tuple[TrainState, Metrics]:
         drawn = jax.random.fold_in(key, state.step)
         of = sparse if by_rows(state, batch, constants, numbers) else dense
         loss, losses, bank, gradient, ids = gradients(of, state, batch, drawn, constants, numbers)
         rows = None
         if ids is not None:
-            table = table_apart(state.params)[0]
+            table, (of_rows, rest) = table_apart(state.params)[0], table_apart(gradient)
+            assert table is not None and of_rows is not None
             places, _ = one_of_equal(ids, jnp.zeros(len(table), jnp.int32))
-            of_rows, rest = table_apart(gradient)
             gradient = with_table(rest, jnp.zeros_like(of_rows).at[places].add(of_rows, mode="promise_in_bounds"))
             rows = SparseRows(ids, places)
-        params, opt_state, norm = optimiser.update(
-            state.params, gradient, state.opt_state, numbers["rates"], state.step, rows
-        )
+        params, opt_state, norm = optimiser.update(state.params, gradient, state.opt_state, numbers["rates"], state.step, rows)
         average = state.average
         if keep is not None:
             each = keep ** (1 / epoch)

@@ -180,16 +180,16 @@ class Live:
         return {"rows": padded, "tokens": tokens}
 
 
-def epoch_of(config: schema.Run, objectives: Mapping[str, Objective]) -> int:
+def epoch_of(config: schema.Run, objectives: Mapping[str, Objective]) -> float:
     """Steps of an epoch: of one round over the examples of the objective that needs the most steps for it."""
     needed = [0.0]
     for name, objective in objectives.items():
         section = getattr(config.objectives, name)
         needed.append(objective.steps_per_epoch * section.every / (section.end - section.begin))
-    return max(1, math.ceil(max(needed) / config.train.accumulate))
+    return max(needed) / config.train.accumulate
 
 
-def steps_of(config: schema.Run, epoch: int) -> int:
+def steps_of(config: schema.Run, epoch: float) -> int:
     """Number of steps of a run whose epochs have so many."""
     if config.train.steps is not None:
         return config.train.steps

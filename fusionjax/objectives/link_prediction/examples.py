@@ -67,7 +67,9 @@ class Examples:
         return table.reshape(self.steps, -1)
 
 
-def batch_of(model: EntityModel, config: LinkPrediction, strategy: Strategy, graph: TrainGraph, chosen: Int[Array, "b"], key: Array) -> Batch:
+def batch_of(
+    model: EntityModel, config: LinkPrediction, strategy: Strategy, graph: TrainGraph, chosen: Int[Array, "b"], key: Array
+) -> Batch:
     of_side, of_draw = jax.random.split(key)
     weight, index = (chosen >= 0).astype(jnp.float32), jnp.maximum(chosen, 0)
     if config.training == "one_vs_all" and config.loss.targets:

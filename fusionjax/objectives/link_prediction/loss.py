@@ -15,11 +15,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.schema import Entity, LinkPrediction
-from fusionjax.objectives.link_prediction.graph import TrainGraph
-from fusionjax.models.entities import Between, Features, EntityModel, Params
-from fusionjax.objectives.link_prediction.negatives import draw, is_known
 from fusionjax.losses import graph as losses
 from fusionjax.losses.common import NEGATIVE, normalise
+from fusionjax.models.entities import Between, EntityModel, Features, Params
+from fusionjax.objectives.link_prediction.graph import TrainGraph
+from fusionjax.objectives.link_prediction.negatives import draw, is_known
 
 Hyper = Mapping[str, Array]
 
@@ -274,7 +274,9 @@ def _mean_of_answers(each: Float[Array, "e"], labels: Bool[Array, "q e"] | Targe
     return labels @ each / jnp.maximum(labels.sum(-1), 1)
 
 
-def _dura(model: EntityModel, config: LinkPrediction, vectors: Vectors, asked: Queries, shared: Params | None) -> Float[Array, "q"]:
+def _dura(
+    model: EntityModel, config: LinkPrediction, vectors: Vectors, asked: Queries, shared: Params | None
+) -> Float[Array, "q"]:
     """‖query‖² + ‖t‖² + ‖query from the other end‖² + ‖h‖² of each query (Zhang et al. 2020), k-vs-all only half of it."""
     forth = model.query_vectors(vectors.source, vectors.relation, asked.of_head, shared)
     found = (forth * forth).sum(-1) + (vectors.source * vectors.source).sum(-1)

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.config.schema import LinkPrediction
 from fusionjax.kernels import looped
+from fusionjax.models.entities import Between, EntityModel, Features, Params
 from fusionjax.objectives.link_prediction import loss
 from fusionjax.objectives.link_prediction.candidates import score_candidates
 from fusionjax.objectives.link_prediction.graph import TrainGraph
-from fusionjax.models.entities import Between, Features, EntityModel, Params
-from fusionjax.objectives.link_prediction.loss import Targets, Hyper, Queries, Vectors
+from fusionjax.objectives.link_prediction.loss import Hyper, Queries, Targets, Vectors
 
 DENSE_ENTITIES = 32
 """A query's own candidates are picked from its scores of all entities, by one matrix product, up to this many times as many

@@ -1,14 +1,24 @@
-"""Methods sentences of rows that are runs of graph embedding (`kge.scorer`), written from the configs that were really run.
+"""Methods sentences of rows that are graphs alone, written from the configs that were really run.
 
 What holds for every row is said once; where rows differ, each variant names its rows, or numbers are given as a range. A key
-that a row does not read (`kge.negatives.number` of a row trained 1-vs-all) is not looked at: see `kge_settings.effective`.
+that a row does not read (`negatives.number` of a row trained 1-vs-all) is not looked at: see `graph_settings.effective`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fusionjax.studies.facts import at, configs
-from fusionjax.studies.kge_settings import GRAPHS, SCORERS, Settings, differing, joined, named, ranged, settings
+from fusionjax.studies.graph_settings import (
+    GRAPHS,
+    SCORERS,
+    Settings,
+    differing,
+    effective,
+    joined,
+    named,
+    ranged,
+    settings,
+)
 from fusionjax.studies.markdown import code
 
 if TYPE_CHECKING:
@@ -108,8 +118,12 @@ def model(collected: "Collected") -> list[str]:
     return [*found, *said(rows, _init)]
 
 
-def objectives(collected: "Collected") -> list[str]:
+def objectives(collected: "Collected", joint: bool = False) -> list[str]:
+    """How triples are trained; `joint`: of all rows that train them, not of graphs alone."""
     rows = settings(collected)
+    if joint:
+        every = configs(collected).items()
+        rows = {row: effective(config) for row, config in every if at(config, "objectives.link_prediction.weight")}
     found = said(rows, _training)
     found += said(rows, _loss)
     found += said(rows, _penalty, others="no penalty on the vectors")
@@ -163,8 +177,7 @@ def training(collected: "Collected") -> list[str]:
     found += said(
         rows,
         lambda row: (
-            f"models are trained for {'at most ' if row['patience'] else ''}{row['epochs']:,} epochs and validated every "
-            + (f"{row['validate_every']} epochs" if row["validate_every"] > 1 else "epoch")
+            f"models are trained for {'at most ' if row['patience'] else ''}{_length(row)} and validated {_interval(row)}"
             + (f"; {row['patience']} validations without a better one end the training" if row["patience"] else "")
         ),
     )
@@ -242,12 +255,23 @@ def _init(row: Settings) -> str:
 
 def _asks_questions(row: Settings) -> bool:
     """Whether a batch counts questions, not triples."""
-    return row["training"] == "k_vs_all" or bool(row.get("loss.answers"))
+    return row["training"] == "k_vs_all" or bool(row.get("loss.targets"))
+
+
+def _length(row: Settings) -> str:
+    return f"{row['steps']:,} steps" if row.get("steps") is not None else f"{row['epochs']:,} epochs"
+
+
+def _interval(row: Settings) -> str:
+    if row["validate_every"]:
+        return f"every {row['validate_every']} epochs" if row["validate_every"] > 1 else "every epoch"
+    steps = row["validate_every_steps"]
+    return f"every {steps:,} steps" if steps else "ten times"
 
 
 def _training(row: Settings) -> str:
     if row["training"] == "one_vs_all":
-        answers = row.get("loss.answers")
+        answers = row.get("loss.targets")
         together = f", up to {answers} triples that ask the same together" if answers else ""
         return f"each training triple is scored against all entities (1-vs-all [@lacroix2018n3]){together}"
     if row["training"] == "k_vs_all":
@@ -265,8 +289,9 @@ def _training(row: Settings) -> str:
             "both": asked,
             "one": "its tail or its head, drawn evenly",
             "bernoulli": "its tail or its head, drawn by the relation's mean tails a head and heads a tail [@wang2014transh]",
-        }[row["negatives.questions"]]
-    shared = f", each draw shared by {row['negatives.shared']} questions" if row["negatives.shared"] else ""
+        }[row["negatives.queries"]]
+    sharing = row["negatives.shared"]
+    shared = f", each draw shared by {'a batch' if sharing == 'batch' else f'{sharing} questions'}" if sharing else ""
     logq = ", each counting for several so that all entities are stood for (logQ [@bengio2008sampling])"
     logq = logq if row.get("negatives.logq") else ""
     filtered = ", true triples of training left out" if row["negatives.filtered"] else ""
@@ -281,8 +306,8 @@ def _loss(row: Settings) -> str:
         "softmax": "softmax cross-entropy"
         + (" in which all answers share the target" if row["training"] == "k_vs_all" else "")
         + (
-            f", each question counting once for each of its answers and asked once for every {row['loss.answers']} of them"
-            if row.get("loss.answers") and row["training"] == "k_vs_all"
+            f", each question counting once for each of its answers and asked once for every {row['loss.targets']} of them"
+            if row.get("loss.targets") and row["training"] == "k_vs_all"
             else ""
         ),
         "bce": "binary cross-entropy of each candidate",
@@ -311,18 +336,21 @@ def _optimiser(row: Settings) -> str:
         "adagrad_torch": "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0 as in PyTorch",
         "adagrad_optax": "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0.1 as in Optax",
         "adam": "Adam [@kingma2015adam]",
+        "adamw": "AdamW [@loshchilov2019adamw]",
         "sgd": "stochastic gradient descent",
     }[row["optimiser.name"]]
     lazy = {
-        "on": ", lazily: moments of entities outside a batch stand still",
+        "sparse": ", lazily: moments of entities outside a batch stand still",
         "auto": ", lazily (moments of entities outside a batch stand still) where it is cheaper to update only a batch's rows",
     }
-    return f"the optimiser is {name}{lazy.get(row.get('optimiser.rows', ''), '') if row['optimiser.name'] == 'adam' else ''}"
+    return f"the optimiser is {name}{lazy.get(row.get('optimiser.rows', ''), '')}"
 
 
 def _schedule(row: Settings) -> str:
     if row["optimiser.schedule"] == "constant":
         return "the learning rate is constant"
+    if row["optimiser.schedule"] in ("linear", "cosine"):
+        return f"the learning rate falls to 0 over the training ({row['optimiser.schedule']} schedule)"
     wait = row["optimiser.wait"]
     return (
         f"the learning rate is multiplied by {row['optimiser.factor']:g} after more than {wait} "

@@ -1,19 +1,37 @@
-"""What rows of graph embedding are set to: the keys that a row reads, names of scorers and graphs, and words for numbers."""
+"""What rows of graphs alone are set to: the keys that a row reads, names of scorers and graphs, and words for numbers."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from fusionjax.config.kge_unread import flat, is_in, meaningless
-from fusionjax.studies.facts import at, configs
+from fusionjax.config.unread import flat, is_in, meaningless
+from fusionjax.studies.facts import configs, graph_rows
 from fusionjax.studies.markdown import escape
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
 
 Settings = dict[str, Any]
-"""Dotted key of `kge` → value, of those that mean something for the row."""
+"""Short name of a key (`_SHORT`) → value, of those that mean something for the row."""
+_ENTITY, _LINKS, _TRAIN = "model.entity", "objectives.link_prediction", "train"
+_SHORT = {
+    **{key: f"{_ENTITY}.{key}" for key in ("scorer", "dim", "relation_dim", "norm", "margin", "convolution.")},
+    "reciprocal": f"{_LINKS}.reciprocal",
+    **{key: f"{_ENTITY}.{key}" for key in ("init.", "dropout.", "text.", "literals")},
+    **{key: f"{_LINKS}.{key}" for key in ("training", "block", "negatives.", "loss.", "relation_prediction", "penalty.")},
+    "optimiser.name": f"{_TRAIN}.optimiser.name",
+    "optimiser.learning_rate": f"{_TRAIN}.optimiser.learning_rate.tables",
+    **{f"optimiser.{key}": f"{_TRAIN}.optimiser.{key}" for key in ("schedule", "factor", "wait", "rows")},
+    "batch_size": f"{_LINKS}.batch_size",
+    **{key: f"{_TRAIN}.{key}" for key in ("steps", "epochs")},
+    "validate_every": f"{_TRAIN}.validate_every_epochs",
+    "validate_every_steps": f"{_TRAIN}.validate_every",
+    **{key: f"{_TRAIN}.{key}" for key in ("average", "patience")},
+    "unseen": "data.split.unseen_entities",
+    "sample": "data.graph.sample",
+}
+"""Short name of a key that a graph alone reads, or the start of several → the key of a run."""
 
 SCORERS = {
     "transe": "TransE [@bordes2013transe]",
@@ -46,20 +64,27 @@ _MOST_NAMES = 4
 
 
 def settings(collected: "Collected") -> dict[str, Settings]:
-    """Row → what its graph embedding reads; the reference first."""
-    found = {row: effective(config["kge"]) for row, config in configs(collected).items() if at(config, "kge.scorer")}
+    """Row → what it is set to, of the rows that are graphs alone; the reference first."""
+    every = configs(collected)
+    found = {row: effective(every[row]) for row in graph_rows(collected)}
     return dict(sorted(found.items(), key=lambda item: item[0] != collected.reference))
 
 
-def effective(kge: Mapping[str, Any]) -> Settings:
-    """A row's `kge` section flattened, without the keys that mean nothing given the others."""
-    every = dict(flat(kge))
-    out = [*meaningless(every), "block"]  # which says how it is computed, not what
-    if every["optimiser.name"] != "adam":
-        out.append("optimiser.rows")  # likewise: only Adam's moments stand still
-    if every["reciprocal"]:
-        out.append("negatives.questions")
-    return {key: value for key, value in every.items() if not is_in(key, out)}
+def effective(config: Mapping[str, Any]) -> Settings:
+    """What a config sets of what graphs alone read, by short names, without what means nothing given the others."""
+    every = dict(flat(config))
+    out = [*meaningless(every), f"{_LINKS}.block"]  # which says how it is computed, not what
+    if every[f"{_TRAIN}.optimiser.name"] not in ("adam", "adamw"):
+        out.append(f"{_TRAIN}.optimiser.rows")  # likewise: only Adam's moments stand still
+    if every[f"{_LINKS}.reciprocal"]:
+        out.append(f"{_LINKS}.negatives.queries")
+    found: Settings = {}
+    for short, key in _SHORT.items():
+        for name, value in every.items():
+            if is_in(name, [key]) and not is_in(name, out):
+                whole = isinstance(value, float) and key == f"{_TRAIN}.epochs" and value == int(value)
+                found[short + name[len(key) :]] = int(value) if whole else value
+    return found
 
 
 def differing(collected: "Collected") -> dict[str, Settings]:
