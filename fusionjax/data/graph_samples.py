@@ -70,9 +70,15 @@ def part_of(graph: Graph, shop: Shop, config: schema.Run, log: Callable[[str], N
 
 
 def besides_links(config: schema.Run) -> list[str]:
-    """Keys of what the run trains and measures about products and users, who must all be there."""
-    tasks = [f"evaluation.tasks: {task}" for task in config.evaluation.tasks or () if task in ("search", "recommendation")]
-    return [f"objectives.{name}" for name in config.objectives.used() if name != "link_prediction"] + tasks
+    """Keys of what the run trains and measures about products and users, all of whom must then be there."""
+    keys = [
+        f"objectives.{name}"
+        for name, objective in config.objectives.used().items()
+        if any(isinstance(part, str) and part != "triples" for part in objective.shop_parts)
+    ]
+    return keys + [
+        f"evaluation.tasks: {task}" for task in config.evaluation.tasks or () if task in ("search", "recommendation")
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- inductive
