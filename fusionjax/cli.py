@@ -99,11 +99,13 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_argument("--on-invalid", choices=("error", "replace"), default="error", help="bytes that are not UTF-8 (error)")
     encode.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the layers (float32)")
 
-    config = commands.add_parser("config", help="show a resolved config, or the schema").add_subparsers(
+    config = commands.add_parser("config", help="show a resolved config or the schema, upgrade a file").add_subparsers(
         required=True, metavar="WHAT"
     )
     _command(config, "show", _config_show, "the resolved config", config=True)
     _command(config, "schema", _config_schema, "JSON Schema for editors")
+    upgrade = _command(config, "upgrade", _config_upgrade, "print a config file in today's keys")
+    upgrade.add_argument("file", metavar="FILE", type=Path)
 
     data = commands.add_parser("data", help="list, describe or prepare data sets").add_subparsers(required=True, metavar="WHAT")
     _command(data, "list", _data_list, "the data sets")
@@ -135,7 +137,9 @@ def _command(commands: Any, name: str, run: Any, text: str, config: bool = False
 def _train(arguments: argparse.Namespace) -> int:
     from fusionjax.config import load_run
 
-    config = load_run(arguments.config, arguments.overrides)
+    renamed: dict[str, str] = {}
+    config = load_run(arguments.config, arguments.overrides, renamed=renamed)
+    _say_renamed(arguments.config, renamed)
     from fusionjax import pipeline, runs
 
     runs.keep_compiled_programs()
@@ -232,7 +236,23 @@ def _texts_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[int], N
 def _config_show(arguments: argparse.Namespace) -> int:
     from fusionjax.config import dump_run, load_run
 
-    print(dump_run(load_run(arguments.config, arguments.overrides)), end="")
+    renamed: dict[str, str] = {}
+    print(dump_run(load_run(arguments.config, arguments.overrides, renamed=renamed)), end="")
+    _say_renamed(arguments.config, renamed)
+    return 0
+
+
+def _say_renamed(file: Path, renamed: dict[str, str]) -> None:
+    """One line about keys of an earlier version."""
+    if renamed:
+        shown = ", ".join(list(renamed)[:8]) + (f" and {len(renamed) - 8} more" if len(renamed) > 8 else "")
+        _say(f"keys of an earlier version: {shown}; in today's keys: fusionjax config upgrade {file}")
+
+
+def _config_upgrade(arguments: argparse.Namespace) -> int:
+    from fusionjax.config.rewrite import rewrite
+
+    print(rewrite(arguments.file), end="")
     return 0
 
 

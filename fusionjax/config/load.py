@@ -39,8 +39,8 @@ def load_run(
     Raises:
       UserError: one line for each problem: file and line (or `command line`), dotted key, what was expected, what was got.
     """
-    files = [] if path is None else _read_chain(Path(path))
-    return _resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed)
+    files = [] if path is None else read_chain(Path(path))
+    return resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed)
 
 
 def load_values(values: Mapping[str, Any], origin: str) -> Run:
@@ -49,10 +49,10 @@ def load_values(values: Mapping[str, Any], origin: str) -> Run:
     Raises:
       UserError: as `load_run`; `origin` is where it is stored.
     """
-    return _resolve([Tree(dict(values), {(): origin})], 1)
+    return resolve([Tree(dict(values), {(): origin})], 1)
 
 
-def _resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
+def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
     upgraded = upgrade.upgrade(layers, files)
     if upgraded.problems:
         raise UserError("\n".join(upgraded.problems))
@@ -153,7 +153,7 @@ def _differing(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[st
     return found
 
 
-def _read_chain(path: Path) -> list[Tree]:
+def read_chain(path: Path) -> list[Tree]:
     """The file and all it extends, the furthest first."""
     layers: list[Tree] = []
     names: list[str] = []

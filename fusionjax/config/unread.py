@@ -80,7 +80,7 @@ def _of_other_objectives(run: Run) -> list[str]:
         f"objectives.{name}.{key}"
         for name, one in run.objectives
         if name not in used and name != "temperature"
-        for key in [*(f"{inner}." for inner in one.model_fields), *one.model_fields]
+        for key in [*(f"{inner}." for inner in type(one).model_fields), *type(one).model_fields]
         if key != "weight"
     ]
     if run.only_objective == "link_prediction":

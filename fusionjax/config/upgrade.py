@@ -9,7 +9,7 @@ Keys are renamed layer by layer and keep their origins, so that an error still n
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from fusionjax.config.schema import VERSION
@@ -145,8 +145,16 @@ def upgrade_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def upgrade_space(space: Mapping[str, Any], origin: str = "search.space") -> dict[str, Any]:
+def name_in_space(key: str) -> str:
+    """Today's name of a key of a search's space."""
+    return f"{key}.number" if key == f"{_LINKS}.negatives" else renamed(key) or key
+
+
+def upgrade_space(space: Mapping[str, Any], origin: Callable[[str], str]) -> dict[str, Any]:
     """The space of a search: dotted keys of a run and the values they may take.
+
+    Args:
+      origin: key → where it stands, for errors.
 
     Raises:
       UserError: a key that is several keys today, or one that stands beside today's name of it.
@@ -155,10 +163,12 @@ def upgrade_space(space: Mapping[str, Any], origin: str = "search.space") -> dic
     for key, values in space.items():
         if key in (f"{_LINKS}.self_adversarial", f"{_LINKS}.l2"):
             names = ", ".join(today(key, 1.0) or ())
-            raise UserError(f"{origin}: {key}: is {names} today: search the number among them, and set the name in the base")
-        name = f"{key}.number" if key == f"{_LINKS}.negatives" else renamed(key) or key
+            raise UserError(
+                f"{origin(key)}: {key}: is {names} today: search the number among them, and set the name in the base"
+            )
+        name = name_in_space(key)
         if name in found or (name != key and name in space):
-            raise UserError(f"{origin}: {key}: is {name} today, which stands there too: keep one")
+            raise UserError(f"{origin(key)}: {key}: is {name} today, which stands there too: keep one")
         found[name] = _choices(key, values)
     return found
 

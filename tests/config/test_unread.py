@@ -1,45 +1,79 @@
-"""What a run of graph embedding does not read, though somebody set it, is named."""
+"""What a run does not read, though somebody set it, is named."""
 
 from pathlib import Path
 
 import pytest
 
 from fusionjax.config import load_run
-from fusionjax.config.kge_unread import unread
+from fusionjax.config.unread import unread
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "kge").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+LINKS = "objectives.link_prediction"
+ALONE = [f"objectives.{name}.weight=0" for name in ("alignment", "query_product", "next_product")]
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
         ((), []),
-        (("seed=4", "data.name=umls", "evaluation.batch_size=8", "kge.dim=64"), []),
-        (("train.epochs=3", "evaluation.tasks=[search]"), ["train.steps", "train.epochs", "evaluation.tasks"]),
+        (("seed=4", "data.name=umls", "evaluation.batch_size=8", "model.entity.dim=64", "train.epochs=3"), []),
         (("text.checkpoint=x", "model.dim=8"), ["text.checkpoint", "model.dim"]),
-        (("kge.loss.margin=2",), ["kge.loss.margin"]),
-        (("kge.training=negatives", "kge.loss={name: margin, margin: 2}"), []),
-        (("kge.training=negatives", "kge.loss.label_smoothing=0.1"), ["kge.loss.label_smoothing"]),
-        (("kge.negatives.number=9",), ["kge.negatives.number"]),
-        (("kge.training=negatives", "kge.negatives.number=9"), []),
-        (("kge.penalty={entity: 0.1, weighted: false}",), ["kge.penalty.entity", "kge.penalty.weighted"]),
-        (("kge.penalty={name: n3, entity: 0.1, weighted: false}",), []),
+        (("train.optimiser.learning_rate.heads=0.5",), ["train.optimiser.learning_rate.heads"]),
+        ((f"{LINKS}.loss.margin=2",), [f"{LINKS}.loss.margin"]),
+        ((f"{LINKS}.loss={{name: margin, margin: 2}}",), []),
+        ((f"{LINKS}.loss.label_smoothing=0.1",), [f"{LINKS}.loss.label_smoothing"]),
+        ((f"{LINKS}.training=k_vs_all", f"{LINKS}.negatives.number=9"), [f"{LINKS}.negatives.number"]),
+        ((f"{LINKS}.negatives.number=9",), []),
         (
-            ("kge.dropout.hidden=0.1", "kge.margin=3", "kge.optimiser.rows=on"),
-            ["kge.margin", "kge.dropout.hidden", "kge.optimiser.rows"],
+            (f"{LINKS}.penalty={{entity: 0.1, weighted: false}}",),
+            [f"{LINKS}.penalty.entity", f"{LINKS}.penalty.weighted"],
         ),
+        ((f"{LINKS}.penalty={{name: n3, entity: 0.1, weighted: false}}",), []),
         (
-            ("kge.settings=[{loss.margin: 1}, {loss.margin: 2, penalty.entity: 0.1}]",),
-            ["kge.settings: loss.margin", "kge.settings: penalty.entity"],
+            ("model.entity.dropout.hidden=0.1", "model.entity.margin=3", "train.optimiser.factor=0.5"),
+            ["model.entity.margin", "model.entity.dropout.hidden", "train.optimiser.factor"],
+        ),
+        (("train.validate_every=5", "train.validate_every_epochs=2"), ["train.validate_every"]),
+        (("train.optimiser={name: adam, weight_decay: 0.1}",), ["train.optimiser.weight_decay"]),
+        (("train.optimiser={name: adam, weight_decay: 0.1, rules: {heads: adamw}}",), ["train.optimiser.rules.heads"]),
+        (
+            (f"settings=[{{{LINKS}.loss.margin: 1}}, {{{LINKS}.loss.margin: 2, {LINKS}.penalty.entity: 0.1}}]",),
+            [f"settings: {LINKS}.loss.margin", f"settings: {LINKS}.penalty.entity"],
         ),
     ],
 )
-def test_keys_without_a_meaning_here_are_named(overrides: tuple[str, ...], expected: list[str]) -> None:
-    assert unread(load_run(None, ["kge.scorer=distmult", *overrides])) == expected
+def test_keys_of_a_graph_alone_without_a_meaning_are_named(overrides: tuple[str, ...], expected: list[str]) -> None:
+    assert unread(load_run(None, ["model.entity.scorer=distmult", *ALONE, *overrides])) == expected
 
 
-def test_without_a_scorer_all_of_graph_embedding_is_in_vain() -> None:
-    assert unread(load_run(None, ["kge.dim=64", "kge.loss.margin=2", "model.dim=8"])) == ["kge.dim", "kge.loss.margin"]
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), []),
+        (("objectives.next_product={weight: 0, batch_size: 8}",), ["objectives.next_product.batch_size"]),
+        (("objectives.link_prediction.weight=0", "model.entity.margin=1"), ["model.entity.margin"]),
+        (
+            (
+                "model.product.sources=[text]",
+                "objectives.alignment.weight=0",
+                "objectives.link_prediction.weight=0",
+                "model.entity.dim=8",
+            ),
+            ["model.entity.dim"],
+        ),
+        (
+            (
+                "model.product.sources=[entity]",
+                "objectives.alignment.weight=0",
+                "objectives.query_product.weight=0",
+                "text.width=64",
+            ),
+            ["text.width"],
+        ),
+    ],
+)
+def test_keys_of_a_joint_run_without_a_meaning_are_named(overrides: tuple[str, ...], expected: list[str]) -> None:
+    assert unread(load_run(None, list(overrides))) == expected
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
