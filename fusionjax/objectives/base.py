@@ -3,6 +3,8 @@
 A batch is a pure function of (seed, number of the batch), so a resumed run goes on with the batches of one that never
 stopped. What an objective needs of the data (parts of the shop, texts, entities) stands in its section of the config
 (`config.schema.Objective`), where `data/` can read it too.
+
+A new objective is a section in `config/schema.py`, a file here, and a line in the table of `objectives/__init__.py`.
 """
 
 import abc
