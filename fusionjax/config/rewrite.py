@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionjax.config import yaml_tree
-from fusionjax.config.load import changed_keys, layer, read_chain, resolve
+from fusionjax.config.load import changed_keys, read_chain, resolve
 from fusionjax.config.schema import VERSION, Run
 from fusionjax.config.upgrade import upgrade
 from fusionjax.config.yaml_tree import Tree
