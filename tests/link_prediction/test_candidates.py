@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.objectives.link_prediction.candidates import score_candidates
 from fusionjax.models.scorers import Sizes, make_scorer
-from tests.kge.made import normal
+from fusionjax.objectives.link_prediction.candidates import score_candidates
+from tests.link_prediction.made import normal
 
 E, Q, N = 9, 5, 6
 NUMBERS = np.random.Generator(np.random.Philox(3)).integers(0, E, (Q, N)).astype(np.int32)
