@@ -51,7 +51,7 @@ def child(folder: Path, config: str, overrides: list[str], seeds: list[int]) -> 
 
         return wrapped
 
-    pipeline.train, pipeline.train_together = timed(pipeline.train), timed(pipeline.train_together)
+    pipeline.train = timed(pipeline.train)
     run = load_run(Path(config) if config else None, overrides)
     places = [folder / f"seed-{seed}" for seed in seeds]
     if len(seeds) > 1:

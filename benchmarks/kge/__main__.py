@@ -92,14 +92,14 @@ def main() -> None:
             whole = [side["first_epoch_s"] + 9 * side["epoch_s"] for side in (five, one)]
             print(
                 f"transe, {'shared' if shared else 'own'} negatives, {dim} numbers: a pass of 5 seeds takes {passes:.2f}× "
-                f"that of one, 10 passes with compilation {whole[0] / whole[1]:.2f}×",
+                f"that of one, 10 epochs with compilation {whole[0] / whole[1]:.2f}×",
                 flush=True,
             )
         files = {entities: Path(scratch) / f"{entities}.npz" for entities in LARGE}
         for entities, large in files.items():
             graphs.save(large, graphs.zipf(entities, 50, 1_000_000))
         for shared in (0, SHARED):
-            words = ["--model", "complex", "--steps", "60", "--shared", str(shared), "--set", "kge.optimiser.rows=on"]
+            words = ["--model", "complex", "--steps", "60", "--shared", str(shared), "--set", "train.optimiser.rows=sparse"]
             for name, environment in ENVIRONMENTS.items():
                 steps = {
                     entities: line(sys.executable, "ours", "train", str(large), *words, environment=environment)
