@@ -139,7 +139,8 @@ def main() -> None:
             print(
                 f"{model:8} {what:6} negatives, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
                 f"({row['triples_per_second'] / PUBLISHED[model]:.1f}× DGL-KE on a V100), {row['step_ms']:.2f} ms a step, "
-                f"{row['bytes_per_second'] / 1e9:,.0f} GB/s ({100 * row['share_of_copy']:.0f} % of a copy), {row['strategy'][0]}",
+                f"{row['bytes_per_second'] / 1e9:,.0f} GB/s ({100 * row['share_of_copy']:.0f} % of a copy), "
+                f"{row['strategy'][0]}",
                 flush=True,
             )
     given = [

@@ -1,4 +1,4 @@
-"""Runs of graph embedding from the config to the folder, killed on the way, several seeds at once, and by the command."""
+"""Runs on a graph alone from the config to the folder, killed on the way, several seeds at once, and by the command."""
 
 import json
 import os
@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fusionjax import pipeline
 from fusionjax.config import dump_run, schema
 from fusionjax.config.search import with_params
-from fusionjax.models.entities import graph_model
+from fusionjax.models.joint import JointModel
 from fusionjax.reporting import tables
 from fusionjax.runs import RunFolder
 from fusionjax.seeds import run_seeds, together
 from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.epochs import init_state
-from fusionjax.training.state import TrainState
-from tests.link_prediction.made import ENTITIES, RELATIONS, no_features, run_of, triples
+from fusionjax.training.optimiser import optimiser_of
+from fusionjax.training.state import create, layout
+from tests.link_prediction.made import ENTITIES, inputs_of, run_of, triples
 from tests.trained import Cli, one_clear_line
 
 SETTINGS = (
@@ -66,11 +65,11 @@ def whole(config: schema.Run, tmp_path_factory: pytest.TempPathFactory) -> RunFo
 
 def latest(home: RunFolder) -> tuple[dict[str, np.ndarray], Any]:
     """(every number of the newest checkpoint, the memory beside it)."""
-    kge = home.config().kge
-    fresh = init_state(graph_model(kge, ENTITIES, RELATIONS, no_features()), kge, 0)
+    config = home.config()
+    fresh = create(JointModel(layout(config, inputs_of(triples()))), optimiser_of(config, 0, 28), False, 0)
     checkpoints = Checkpoints(home.checkpoints, writing=False)
     try:
-        restored = checkpoints.restore(TrainState(fresh["step"], fresh["params"], fresh["opt"], jnp.zeros((1, 1))))
+        restored = checkpoints.restore(fresh)
     finally:
         checkpoints.close()
     assert restored is not None
@@ -158,7 +157,10 @@ def test_the_command_measures_again_and_finds_the_same(cli: Cli, whole: RunFolde
 
 
 def test_the_command_does_not_search_in_a_graph(cli: Cli, whole: RunFolder) -> None:
-    one_clear_line(cli("search", str(whole.path), "e1"), r"a run of graph embedding \(kge\.scorer\) has no towers to search")
+    one_clear_line(
+        cli("search", str(whole.path), "e1"),
+        r"this run has no query tower: it was trained with objectives\.query_product\.weight 0$",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- several seeds
@@ -213,12 +215,12 @@ def test_a_selection_that_graphs_do_not_have(config: schema.Run, cli: Cli, tmp_p
 
 # ------------------------------------------------------------------------------------------------------------- settings
 def with_settings(config: schema.Run, *settings: dict[str, float]) -> str:
-    return dump_run(config.model_copy(update={"kge": config.kge.model_copy(update={"settings": settings})}))
+    return dump_run(config.model_copy(update={"settings": settings}))
 
 
 def test_settings_train_together_and_only_the_best_is_tested(cli: Cli, config: schema.Run, tmp_path: Path) -> None:
     file, folder = tmp_path / "tiny.yaml", tmp_path / "settings"
-    slow, fast = ({"optimiser.learning_rate": rate} for rate in (0.0001, 0.3))
+    slow, fast = ({"train.optimiser.learning_rate.tables": rate} for rate in (0.0001, 0.3))
     file.write_text(with_settings(config, slow, fast), encoding="utf-8")
     code, out, err = cli("train", str(file), "--run-dir", str(folder))
     assert code == 0, err
@@ -231,13 +233,15 @@ def test_settings_train_together_and_only_the_best_is_tested(cli: Cli, config: s
     assert (folder / "setting-1" / "report.html").exists()
     assert not RunFolder(folder / "setting-0").results_file.exists()  # not chosen, so never tested
     one_clear_line(cli("evaluate", str(folder)), r"a run of several settings; measure the chosen one, .*/setting-N$")
-    lone = with_params(config, {"kge.optimiser.learning_rate": 0.0001})
+    lone = with_params(config, {"train.optimiser.learning_rate.tables": 0.0001})
     found = pipeline.validate_only(lone, tmp_path / "lone", "lone", lambda _: None)
     assert found.value == pytest.approx(values[0], rel=1e-3)
 
 
 def test_settings_that_cannot_share_a_program_are_refused(cli: Cli, config: schema.Run, tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(with_settings(config, {"dropout.entity": 0.0}, {"dropout.entity": 0.2}), encoding="utf-8")
+    file.write_text(
+        with_settings(config, {"model.entity.dropout.entity": 0.0}, {"model.entity.dropout.entity": 0.2}), encoding="utf-8"
+    )
     code, _, err = cli("train", str(file), "--run-dir", str(tmp_path / "run"))
     assert code == 2 and err.splitlines()[-1].endswith("drop_entity is 0 in one and not in the other")
