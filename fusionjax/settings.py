@@ -30,7 +30,7 @@ def run_settings(config: schema.Run, folder: Path | None, name: str, say: Callab
         raise UserError("settings: not together with seeds: choose a setting first, then train it with several seeds")
     home = runs.open_run(config, folder, name)
     plain = config.model_copy(update={"settings": ()})
-    configs = [with_params(plain, each, "settings") for each in config.settings]
+    configs = [with_params(plain, dict(each), "settings") for each in config.settings]
     folders = [home.path / f"setting-{place}" for place in range(len(configs))]
     values = pipeline.validate_settings(configs, folders, name, say)
     ended = [place for place, value in enumerate(values) if value is not None]

@@ -56,6 +56,7 @@ def meaningless(config: Mapping[str, Any]) -> list[str]:
         f"{_LINKS}.loss.margin": loss != "margin",
         f"{_LINKS}.loss.temperature": loss != "self_adversarial",
         f"{_LINKS}.loss.label_smoothing": training == "negatives",
+        f"{_LINKS}.loss.targets": training == "negatives" or loss != "softmax",
         f"{_LINKS}.penalty.entity": penalty == "none",
         f"{_LINKS}.penalty.relation": penalty in ("none", "dura"),
         f"{_LINKS}.penalty.weighted": penalty in ("none", "dura"),

@@ -223,7 +223,7 @@ class _Layer:
             for key, value in changes.items():
                 self._move(path, tuple(key.split(".")), value)
             self.found.renamed[dotted(path)] = ", ".join(changes)
-        if self.version == 1:
+        if self.version == 1 and self.old.values.get("version") == 1:
             self.new.values.pop("version", None)
             self.new.origins.pop(("version",), None)
         return self.new

@@ -222,6 +222,8 @@ def _links(collected: "Collected") -> list[str]:
         "reciprocal": [False],
         "relation_prediction": [0.0],
     }
+    # An older record may not have every key.
+    kinds = usual | {key: found for key, found in kinds.items() if found}
     if kinds == usual:
         return ["*Link prediction* is a softmax over a true triple and its uniformly corrupted heads or tails."]
     if kinds == usual | {"loss.name": ["self_adversarial"]}:

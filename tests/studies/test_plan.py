@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import dump_study, load_study
 from fusionjax.errors import UserError
-from fusionjax.studies.plan import cell_digest, make_plan, slug
+from fusionjax.studies.plan import make_plan, slug
 
 STUDY = """
     question: Does it help?
@@ -73,7 +74,7 @@ def test_places_change_no_digest_and_other_overrides_are_refused(tmp_path: Path)
     here, there = make_plan(tmp_path), make_plan(tmp_path, ["data.source_dir=elsewhere"])
     assert there.cells[0].config.data.source_dir == "elsewhere"
     assert [cell.digest for cell in here.cells] == [cell.digest for cell in there.cells]
-    assert cell_digest(there.cells[0].config.model_dump(mode="json")) == there.cells[0].digest
+    assert cell_digest(there.cells[0].config) == there.cells[0].digest
     with pytest.raises(UserError, match=r"command line: train.steps: a study is what its file says"):
         make_plan(tmp_path, ["train.steps=3"])
 
