@@ -12,32 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fusionjax import hub, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.config.kge_unread import unread
 from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import Prepared, prepare
-from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.scores import Scores, save_scores
-from fusionjax.evaluation.tasks import (
-    evaluate_baselines,
-    evaluate_model,
-    recommendation_cases,
-    sample,
-    scores_by_task,
-    tasks_of,
-)
 from fusionjax.files import write_json
 from fusionjax.kge import run as graph_run
 from fusionjax.kge.inputs import GraphInputs, graph_inputs
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
+from fusionjax.tasks.evaluator import Evaluator
+from fusionjax.tasks.predictor import JointPredictor, Predictor
 from fusionjax.training import trackers
 from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, prefixed, train
 from fusionjax.training.together import can_run_together, train_together
@@ -381,26 +372,33 @@ def measure(
     Returns:
       (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
     """
-    settings, more = config.evaluation, {}
+    tasks = evaluator(config, inputs)
+    predictor = _predictor(best, inputs)
+    found, valid = tasks.test(predictor), tasks.validate(predictor)
+    parts = {"valid": _numbers(valid), "test": _numbers(found)}
+    intervals, simple = tasks.intervals(found), tasks.baselines() if config.evaluation.baselines else {}
+    more = {"intervals": intervals} if intervals else {}
+    return {**parts, **more, **_baseline_results(simple), **_said_of(config.evaluation)}, tasks.scores(found, simple)
+
+
+def evaluator(config: schema.Run, inputs: Inputs | GraphInputs) -> Evaluator:
+    """The run's tasks."""
+    return Evaluator(config, inputs) if isinstance(inputs, Inputs) else graph_run.evaluator(config, inputs)
+
+
+def _predictor(best: serving.Model | graph_run.Best, inputs: Inputs | GraphInputs) -> Predictor:
     if isinstance(inputs, GraphInputs):
         assert isinstance(best, graph_run.Best)
-        measured = graph_run.measure(best, inputs, config)
-        parts, found = {"valid": measured.valid, "test": measured.test}, measured.ranked
-        more = {"intervals": measured.intervals} if measured.intervals else {}
-    else:
-        assert isinstance(best, serving.Model)
-        found = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
-        valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
-        parts = {"valid": _metrics(valid), "test": _metrics(found)}
-    simple = _baselines(inputs, config) if settings.baselines else {}
-    numbers = {split: {task: _finite(row) for task, row in tasks.items()} for split, tasks in parts.items()}
-    return {**numbers, **more, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
+        return best.predictor(inputs)
+    assert isinstance(best, serving.Model)
+    return JointPredictor(best.encoder, best.bank, inputs, best.raw if inputs.n_products else None)
 
 
 def measure_baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the baselines alone, without any training; the same two as `measure` returns."""
-    found = _baselines(inputs, config)
-    return {**_baseline_results(found), **_sampled(config.evaluation)}, _scores({}, found, inputs)
+    tasks = evaluator(config, inputs)
+    found = tasks.baselines()
+    return {**_baseline_results(found), **_said_of(config.evaluation)}, tasks.scores({}, found)
 
 
 def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None, say: Say) -> None:
@@ -420,22 +418,10 @@ def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None
     write_json(home.results_file, results)
 
 
-def _baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> dict[str, dict[str, Result]]:
-    if isinstance(inputs, GraphInputs):
-        return graph_run.measure_baselines(inputs, config)
-    return evaluate_baselines(inputs, config, config.evaluation.max_test)
-
-
-def _scores(
-    found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs | GraphInputs
-) -> dict[str, Scores]:
-    return scores_by_task(found, simple, inputs.rows if isinstance(inputs, GraphInputs) else inputs)
-
-
 def write_scores(home: RunFolder, scores: Mapping[str, Scores]) -> None:
     """scores/TASK.npz."""
-    for task, (asked, ranks) in scores.items():
-        save_scores(home.scores / f"{task}.npz", asked, ranks)
+    for task, (asked, values) in scores.items():
+        save_scores(home.scores / f"{task}.npz", asked, values)
 
 
 def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Any]:
@@ -448,19 +434,18 @@ def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, An
     return results
 
 
-def _sampled(settings: schema.Evaluation) -> dict[str, Any]:
-    sampled = {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}
-    if not sampled:
-        return {}
-    return {"sampled": {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}}
+def _said_of(settings: schema.Evaluation) -> dict[str, Any]:
+    """What a reader of the results must know: that they are of a sample, and which metrics were asked for."""
+    said: dict[str, Any] = {}
+    if sampled := {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}:
+        said["sampled"] = {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}
+    if settings.metrics:
+        said["metrics"] = {task: list(names) for task, names in settings.metrics.items()}
+    return said
 
 
 def _numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float | None]]:
-    return {task: _finite(metrics) for task, metrics in _metrics(results).items()}
-
-
-def _metrics(results: Mapping[str, Result]) -> dict[str, Mapping[str, float]]:
-    return {task: result.metrics for task, result in results.items()}
+    return {task: _finite(result.metrics) for task, result in results.items()}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -483,7 +468,8 @@ def write_report(
     graph = inputs.graph if isinstance(inputs, Inputs) else inputs.rows.graph
     what = " + ".join(config.model.product.sources) if config.kge.scorer is None else config.kge.scorer
     if isinstance(inputs, Inputs) and isinstance(best, serving.Model):
-        shown = examples(best, inputs, config)
+        found = evaluator(config, inputs).show(_predictor(best, inputs))
+        shown = report.Examples(found.get("search", []), found.get("recommendation", []))
         if inputs.n_products > 2:
             vectors, labels = best.unit, [path.split(" > ")[0] for path in inputs.shop.products.category]
             if not any(labels):
@@ -502,54 +488,3 @@ def write_report(
         counts=prepared.shop.counts(),
         graph_counts=graph.relation_counts(),
     )
-
-
-def examples(best: serving.Model, inputs: Inputs, config: schema.Run, most: int = 6, k: int = 5) -> report.Examples:
-    """A few test queries and test users with what the model returns for them, drawn once at random."""
-    tasks = tasks_of(config, inputs, TEST)
-    queries: list[report.QueryExample] = []
-    users: list[report.UserExample] = []
-    products = inputs.shop.products
-    if "search" in tasks:
-        judgments = inputs.shop.judgments
-        rows = judgments.split == TEST
-        grades = {
-            (query, product): grade
-            for query, product, grade in zip(judgments.query[rows], judgments.product[rows], judgments.grade[rows], strict=True)
-        }
-        for query in sample(np.unique(judgments.query[rows]), most):
-            text = str(inputs.shop.queries.text[query])
-            hits = [
-                report.Shown(hit.title or hit.id, hit.score, _grade(grades.get((query, best.product_row[hit.id]))))
-                for hit in best.search(text, k)
-            ]
-            queries.append(report.QueryExample(text, hits))
-    if "recommendation" in tasks:
-        cases = recommendation_cases(inputs, TEST, config.evaluation)
-        assert inputs.sequences is not None
-        places = sample(np.arange(len(cases.user)), most)
-        vectors = best.encoder.users(best.raw, inputs.sequences, cases.user[places], cases.before[places], inputs.profile)
-        for place, vector in zip(places, vectors, strict=True):
-            history, taken = cases.history[place], set(cases.targets[place].tolist())
-            scores = best.unit @ vector
-            if config.evaluation.exclude_seen:
-                scores[history] = -np.inf
-            shown = [
-                report.Shown(_name(products, row), float(scores[row]), "taken" if row in taken else "")
-                for row in np.argsort(-scores, kind="stable")[:k]
-            ]
-            latest = [_name(products, row) for row in history[-k:]]
-            users.append(
-                report.UserExample(
-                    str(inputs.shop.users.id[cases.user[place]]), latest, shown, [_name(products, row) for row in sorted(taken)]
-                )
-            )
-    return report.Examples(queries, users)
-
-
-def _name(products: Any, row: int) -> str:
-    return products.title[row] or products.id[row]
-
-
-def _grade(grade: float | None) -> str:
-    return "not judged" if grade is None else f"grade {grade:g}"

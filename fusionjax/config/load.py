@@ -120,6 +120,7 @@ ADDED = (
     "kge.negatives.logq",
     "data.triples",
     "data.wikidata5m",
+    "evaluation.metrics",
 )
 """Keys that came after the first published results."""
 

@@ -525,12 +525,14 @@ class Train(Section):
         return self
 
 
-TaskName = Literal["link_prediction", "search", "recommendation"]
+TaskName = Literal["link_prediction", "triple_classification", "search", "recommendation"]
 
 
 class Evaluation(Section):
     tasks: tuple[TaskName, ...] | None = None
     """Tasks to measure; none given: each task the shop has data for and the model can do."""
+    metrics: dict[TaskName, tuple[str, ...]] = Field(default={})
+    """Task → metrics, such as `hits@5`, `recall@50`, `map`, `amri`; a task not named has its usual ones."""
     batch_size: Positive = 256
     """Queries, users or triples ranked at once; bounds memory together with `block`."""
     block: Positive = 65536

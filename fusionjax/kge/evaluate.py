@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
-from fusionjax.evaluation.metrics import Result, mean
-from fusionjax.evaluation.scores import per_example
+from fusionjax.evaluation.metrics import Result, mean, per_example
 from fusionjax.evaluation.segments import SEEN, seen_segment
 from fusionjax.kge.model import Between, Features, GraphModel, Params
 

@@ -21,10 +21,10 @@ from fusionjax.data.batches import StepSource, steps_of, stream
 from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import MAIN_METRIC, check_select, evaluate_model, selection, tasks_of
 from fusionjax.inference import Encoder
 from fusionjax.models.joint import JointModel
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import MAIN_METRIC, check_select, evaluate_model, selection, tasks_of
 from fusionjax.training import parallel
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar, MetricsLog

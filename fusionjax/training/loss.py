@@ -97,7 +97,7 @@ class _Step:
 
     # ------------------------------------------------------------------------------------------------------ objectives
     def link_prediction(self, batch: dict[str, Array]) -> Float[Array, ""]:
-        settings = self.config.losses.link_prediction
+        settings = self.config.objectives.link_prediction
         head_row, tail_row = batch["head"], batch["tail"]
         negative_row = jax.random.randint(self.next_key(), (settings.negatives,), 0, self.model.layout.n_entities)
         head, tail, negative = (self.apply("entity_vectors", rows) for rows in (head_row, tail_row, negative_row))

@@ -19,7 +19,7 @@ from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, VALID, Products, text_column
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import recommendation_cases
+from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.training.loop import build_model
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.state import catalogue
