@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusionjax.errors import UserError
-from fusionjax.evaluation.scores import per_example
+from fusionjax.evaluation.metrics import per_example
 from fusionjax.studies.analysis import Analysis, Comparison, Estimate, Table, analyse, from_json, to_json
 from tests.studies.made import BASELINES, REFERENCE, SEEDS, STRENGTH, made
 
@@ -55,7 +55,7 @@ def test_estimates_and_differences_are_means_of_the_examples(analysis: Analysis,
     table = analysis.table(*MAIN, segment)
 
     def values(row: str, seed: int | None) -> np.ndarray:
-        return per_example(examples, collected.ranks[row, seed]["recommendation"], segment)["ndcg@10"]
+        return per_example(examples, collected.values[row, seed]["recommendation"], segment)["ndcg@10"]
 
     reference = np.array([np.nanmean(values(REFERENCE, seed)) for seed in SEEDS])
     means = np.array([np.nanmean(values("graph", seed)) for seed in SEEDS])
@@ -148,7 +148,7 @@ def test_what_was_not_measured_is_said_to_be() -> None:
     # A row trained for one task only, and seeds that no two rows share.
     collected = made(segments=())
     for seed in SEEDS:
-        del collected.ranks["graph", seed]["link_prediction"]
+        del collected.values["graph", seed]["link_prediction"]
     assert analyse(collected).table("link_prediction", "mrr").entries["graph"].estimate is None
     apart = analyse(made(segments=(), missing=(("graph", 0), ("graph", 1), (REFERENCE, 2)))).table(*MAIN)
     assert estimated(apart, "graph").seeds == 1 and apart.entries["graph"].comparison is None
@@ -157,7 +157,7 @@ def test_what_was_not_measured_is_said_to_be() -> None:
 def test_equal_rows_differ_by_exactly_nothing() -> None:
     collected = made(segments=())
     for seed in SEEDS:
-        collected.ranks["graph", seed] = collected.ranks[REFERENCE, seed]
+        collected.values["graph", seed] = collected.values[REFERENCE, seed]
     found = compared(analyse(collected).table(*MAIN), "graph")
     assert (found.difference, found.low, found.high, found.p, found.effect_size) == (0.0, 0.0, 0.0, 1.0, None)
     assert not found.significant

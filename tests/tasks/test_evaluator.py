@@ -12,16 +12,10 @@ from fusionjax.data.shop import TEST, TRAIN, VALID, Events, Judgments, Products,
 from fusionjax.data.shop import text_column as texts
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
-from fusionjax.evaluation.tasks import (
-    MAIN_METRIC,
-    TASKS,
-    evaluate_baselines,
-    recommendation_cases,
-    sample,
-    search_rows,
-    selection,
-    tasks_of,
-)
+from fusionjax.tasks.base import sample
+from fusionjax.tasks.evaluator import MAIN_METRIC, Evaluator, selection, tasks_of
+from fusionjax.tasks.recommendation import recommendation_cases
+from fusionjax.tasks.search import judged_queries
 
 KEEP, FORBID = schema.Evaluation(exclude_seen=False), schema.Evaluation(exclude_seen=True)
 
@@ -117,13 +111,13 @@ def test_the_latest_products_count_most_for_baselines(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- search
-def test_search_rows(inputs: Inputs) -> None:
-    judged = search_rows(inputs, TEST)
+def test_judged_queries(inputs: Inputs) -> None:
+    judged = judged_queries(inputs, TEST)
     assert judged.query.tolist() == [3, 2, 2, 2] and judged.product.tolist() == [0, 5, 3, 0]
     assert judged.grade.tolist() == [1, 1, 2, 3]
-    one = search_rows(inputs, TEST, 1)
+    one = judged_queries(inputs, TEST, 1)
     assert len(np.unique(one.query)) == 1 and len(one.query) == {2: 3, 3: 1}[int(one.query[0])]  # all of a query or none
-    assert len(search_rows(inputs, VALID).query) == 1
+    assert len(judged_queries(inputs, VALID).query) == 1
 
 
 def test_sample() -> None:
@@ -137,7 +131,7 @@ def test_sample() -> None:
 
 # ----------------------------------------------------------------------------------------------------------------- tasks
 def test_tasks_of(inputs: Inputs) -> None:
-    assert tasks_of(run_config(), inputs) == TASKS
+    assert tasks_of(run_config(), inputs) == ("link_prediction", "search", "recommendation")
     assert tasks_of(run_config(), inputs, VALID) == ("search", "recommendation")  # no validation triple
     assert tasks_of(run_config(["recommendation", "search"]), inputs) == ("search", "recommendation")
     assert tasks_of(run_config(query_product=0), inputs) == ("link_prediction", "recommendation")
@@ -162,7 +156,7 @@ def test_a_named_task_that_cannot_be_measured(
 
 
 def test_baselines_of_all_tasks(inputs: Inputs) -> None:
-    found = evaluate_baselines(inputs, run_config())
+    found = Evaluator(run_config(), inputs).baselines()
     assert {task: sorted(by_name) for task, by_name in found.items()} == {
         "link_prediction": ["popularity", "random"],
         "search": ["bm25", "popularity", "random"],
