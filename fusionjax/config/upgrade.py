@@ -64,7 +64,7 @@ GRAPH_PROFILE: dict[str, Any] = {
 """What a graph alone had as defaults in version 1, where today's are others."""
 _NOT_READ_BY_GRAPHS = ("text", "model", "objectives", "train")
 """Sections; of `train` they read `select`."""
-_WHOLE = {"seed", "data", "text", "model", "objectives", "train", "evaluation"}
+_WHOLE = {"data", "text", "model", "objectives", "train", "evaluation"}
 
 
 Kind = Literal["graph", "joint", ""]

@@ -151,6 +151,10 @@ def test_a_whole_stored_config_is_read() -> None:
     ("text", "told"),
     [
         ("kge:\n  scorer: complex\n  dim: 7\n", "x.yaml:2: model.entity: dim: complex needs a multiple of 2, got 7"),
+        (
+            "seed: 1\nkge:\n  dim: 8\n  reciprocal: false\n  scorer: conve\n",
+            "x.yaml:5: model.entity.scorer: conve predicts tails",
+        ),
         ("kge:\n  scorer: complex\n  batch_size: 0\n", f"x.yaml:3: {LINKS}.batch_size: expected an integer ≥ 1, got 0"),
         ("kge:\n  scorer: complex\n  negatives: {numbr: 3}\n", f"x.yaml:3: {LINKS}.negatives.numbr: unknown key"),
         (

@@ -9,10 +9,12 @@ import pytest
 
 from fusionjax.config import load_run, load_values
 from fusionjax.config.naming import NAMING, cell_digest, digest_by_its_rule, first_digest
+from fusionjax.config.search import Search
 from fusionjax.errors import UserError
 from fusionjax.studies.folder import StudyFolder
 from fusionjax.studies.plan import make_plan
 from fusionjax.studies.runner import check
+from fusionjax.studies.trace import Record, Trace, check_same, make_header, read_trace, trace_file, write_trace
 
 STUDIES = sorted(file.parent for file in (Path(__file__).parents[2] / "experiments").glob("*/study.yaml"))
 
@@ -36,9 +38,10 @@ def test_every_record_is_named_by_the_rule_it_says(home: Path) -> None:
         load_values(record["config"], str(file))
 
 
-def _records() -> list[dict[str, Any]]:
+def _records(number: int | None = 2) -> list[dict[str, Any]]:
     home = next(home for home in STUDIES if home.name == "text_in_graphs")
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((home / "scores" / "cells").glob("*.json"))[:2]]
+    files = sorted((home / "scores" / "cells").glob("*.json"))[:number]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def test_the_first_rule_is_frozen() -> None:
@@ -64,6 +67,22 @@ def test_a_record_of_a_newer_program_is_refused() -> None:
     record = _records()[0] | {"naming": NAMING + 1}
     with pytest.raises(UserError, match=r"cells/x\.json: naming: 3 is newer"):
         digest_by_its_rule(record, "cells/x.json")
+
+
+def test_a_trace_of_yesterday_is_read_in_todays_keys(tmp_path: Path) -> None:
+    home = next(home for home in STUDIES if home.name == "text_in_graphs")
+    config = make_plan(home).cell("complex / table", 0).config
+    record = next(one for one in _records(None) if (one["row"], one["seed"]) == ("complex / table", 0))
+    stored = {key: value for key, value in record["config"].items() if key != "seed"}
+    stored["data"] = {key: value for key, value in stored["data"].items() if key not in ("source_dir", "cache_dir")}
+    search = Search.model_validate({"space": {"model.entity.dim": {"choices": (16, 32)}}, "trials": 1})
+    now = make_header("a", search, config, "f")
+    old = now | {"config": stored, "search": now["search"] | {"space": {"kge.dim": {"log": False, "choices": [16, 32]}}}}
+    trial = Record(0, "failed", {"kge.dim": 16}, None, (), 1.0, "error")
+    write_trace(tmp_path, Trace(old, (trial,)))
+    found = read_trace(tmp_path, "a")
+    assert found is not None and found.records[0].params == {"model.entity.dim": 16}
+    check_same(found.header, json.loads(json.dumps(now)), trace_file(tmp_path, "a"))
 
 
 def test_new_records_stand_beside_old_ones(tmp_path: Path) -> None:
