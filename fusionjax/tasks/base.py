@@ -106,7 +106,10 @@ class Task(abc.ABC, Generic[Prepared]):
         task, _, metric = config.train.select.partition("/")
         wanted = [*chosen, self.main, *([metric] if task == self.name and "/" not in metric else [])]
         for name in chosen:
-            self.check(name)
+            try:
+                self.check(name)
+            except UserError as error:
+                raise UserError(f"evaluation.metrics.{self.name}: {error}") from None
         return tuple(dict.fromkeys(name for name in wanted if self.gives(name)))
 
     def check(self, metric: str) -> None:

@@ -38,7 +38,7 @@ class Evaluator:
         """Tasks the run is measured on: the named ones, or all that the shop has examples for and the model is trained for.
 
         Raises:
-          UserError: a named task lacks its objective or its examples.
+          UserError: a named task lacks its objective or its examples; `evaluation.metrics` names what there is not.
         """
         if split not in self._tasks:
             measured = [name for name, task in TASKS.items() if split == TEST or task.validated]
@@ -53,13 +53,14 @@ class Evaluator:
             reasons.append(f"the shop has no {SPLITS[split]} examples for it")
         if reasons and named and name in named:
             raise UserError(f"evaluation.tasks: {name} cannot be measured: {'; '.join(reasons)}")
-        return not reasons and (not named or name in named)
+        if reasons or (named and name not in named):
+            return False
+        task.names(self.config)
+        return True
 
     def check(self) -> None:
         """Raises `UserError` for what cannot be measured, before the first step and not after training."""
-        for split in (VALID, TEST):
-            for name in self.tasks(split):
-                TASKS[name].names(self.config)
+        self.tasks(TEST)
         check_select(self.config.train, self.tasks(VALID))
 
     def examples(self, task: str, split: int) -> Any:

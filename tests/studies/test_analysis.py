@@ -11,6 +11,8 @@ import pytest
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import per_example
 from fusionjax.studies.analysis import Analysis, Comparison, Estimate, Table, analyse, from_json, to_json
+from fusionjax.studies.findings import best_row, findings
+from fusionjax.studies.grids import differences_grid, results_grid
 from tests.studies.made import BASELINES, REFERENCE, SEEDS, STRENGTH, made
 
 MAIN = ("recommendation", "ndcg@10")
@@ -215,3 +217,19 @@ def test_tasks_nobody_was_measured_on_are_left_out() -> None:
     collected = made()
     found = analyse(dataclasses.replace(collected, examples={"link_prediction": collected.examples["link_prediction"]}))
     assert list(found.tasks()) == ["link_prediction"]
+
+
+def test_where_less_is_better_the_lowest_is_the_best() -> None:
+    found = made(tasks={"recommendation": ("mr", "mrr")})
+    less = analyse(found)
+    table = less.table("recommendation", "mr")
+    assert not table.higher_is_better and less.table("recommendation", "mrr").higher_is_better
+    gain = table.entries["text + graph"].comparison
+    assert gain is not None and gain.difference < 0 and gain.significant and table.gain(gain.difference) > 0
+    assert best_row(less, table) == "text + graph"
+    text = " ".join(" ".join(map(str, [each.headline, *each.sentences])) for each in findings(found, less))
+    assert "lowest is **text + graph**" in text and "**better** than the reference" in text
+    cells = {name: row[0] for block in results_grid(less, "recommendation").blocks for name, row in block.rows}
+    assert cells["text + graph"].place == 1
+    assert "Negative: better" in " ".join(differences_grid(less, "recommendation", "mr").notes)
+    assert from_json(to_json(less)) == less and "higher_is_better" not in to_json(analyse(made()))
