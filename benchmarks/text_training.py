@@ -138,6 +138,7 @@ def _json_of(command: list[str]) -> dict[str, Any]:
 def worker(arguments: argparse.Namespace) -> int:
     """Ours: the pairs as a shop of files, then the very steps of a run."""
     import jax
+    from fusionjax.training.step import build_step
 
     from fusionjax.config import load_run
     from fusionjax.data.inputs import build_inputs
@@ -147,7 +148,6 @@ def worker(arguments: argparse.Namespace) -> int:
     from fusionjax.objectives.towers import catalogue
     from fusionjax.training import parallel
     from fusionjax.training.loop import build_model, creator, run_optimiser
-    from fusionjax.training.step import build_step
     from fusionjax.training.stream import StepSource, stream
     from fusionjax.training.tuning import pretrained
 

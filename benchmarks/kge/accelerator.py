@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fusionjax.config.kge import Kge
 
 from benchmarks import record
 from benchmarks.kge import graph as graphs
 from benchmarks.kge.ours import Program
 from fusionjax.config import load_run
-from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.evaluation.triples import Ranking
 

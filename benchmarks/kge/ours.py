@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fusionjax.config.kge import Kge
 
 from benchmarks.kge import graph as graphs
 from fusionjax.config import load_run
-from fusionjax.config.kge import Kge
 from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.training.epochs import Examples, build_epoch, init_state
 from fusionjax.evaluation.triples import Ranking
-from fusionjax.objectives.link_prediction.graph import train_graph
 from fusionjax.models.entities import Features, graph_model
+from fusionjax.objectives.link_prediction.graph import train_graph
 from fusionjax.objectives.link_prediction.loss import hyper_of
 from fusionjax.objectives.link_prediction.strategies import strategy_of
+from fusionjax.training.epochs import Examples, build_epoch, init_state
 from fusionjax.training.parallel import each_run
 
 COMMON = (
