@@ -16,7 +16,7 @@ from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
 from fusionjax.tasks import TASKS
 from fusionjax.tasks.base import sample
-from fusionjax.tasks.evaluator import MAIN_METRIC, Evaluator, selection, tasks_of
+from fusionjax.tasks.evaluator import Evaluator, selection
 from fusionjax.tasks.predictor import TripleScorers
 from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.tasks.search import judged_queries
@@ -134,6 +134,10 @@ def test_sample() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- tasks
+def tasks_of(config: schema.Run, inputs: Inputs, split: int = TEST) -> tuple[str, ...]:
+    return Evaluator(config, inputs).tasks(split)
+
+
 def test_tasks_of(inputs: Inputs) -> None:
     assert tasks_of(run_config(), inputs) == ("link_prediction", "search", "recommendation")
     assert tasks_of(run_config(), inputs, VALID) == ("search", "recommendation")  # no validation triple
@@ -167,7 +171,7 @@ def test_baselines_of_all_tasks(inputs: Inputs) -> None:
         "recommendation": ["bm25", "item_knn", "popularity", "random"],
     }
     for task, by_name in found.items():
-        assert all(0 <= result.metrics[MAIN_METRIC[task]] <= 1 for result in by_name.values())
+        assert all(0 <= result.metrics[TASKS[task].main] <= 1 for result in by_name.values())
 
 
 # ------------------------------------------------------------------------------------------------------------- selection
@@ -178,7 +182,7 @@ RESULTS = {
 
 
 def chosen(select: str, results: dict[str, Result] = RESULTS) -> float:
-    return selection(schema.Train(steps=1, select=select), results)
+    return selection(schema.Run(train=schema.Train(steps=1, select=select)), results)
 
 
 def test_selection() -> None:
@@ -298,4 +302,4 @@ def test_any_model_that_answers_is_measured_and_examples_are_prepared_once(
     shown = evaluator.show(model)
     assert [len(shown[task]) for task in ("search", "recommendation")] == [2, 2] and not shown["link_prediction"]
     assert [hit.note for hit in shown["search"][0].results[:2]] == ["not judged", "grade 3"]
-    assert evaluator.selected(valid) == selection(run_config().train, valid)
+    assert evaluator.selected(valid) == selection(run_config(), valid)
