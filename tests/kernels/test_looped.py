@@ -97,15 +97,15 @@ def test_many_calls_at_once() -> None:
     assert not wrong
 
 
-def test_without_numba_there_are_other_ways() -> None:
+def test_without_numba_there_are_other_strategies() -> None:
     program = (
         "import sys; sys.modules['numba'] = None\n"
-        "from fusionjax.kge import looped, ways\n"
-        "from tests.kge.made import made\n"
+        "from fusionjax.kernels import looped\n"
+        "from tests.link_prediction.made import made\n"
         "assert not looped.available()\n"
         "at = made('scorer=distmult', 'training=negatives', 'negatives.number=2')\n"
-        "assert at.way.against == 'picked'\n"
-        "at.passes()\n"
+        "assert at.strategy.against == 'picked'\n"
+        "at.epochs()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": "cpu"}

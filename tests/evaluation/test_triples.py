@@ -8,18 +8,18 @@ import pytest
 from fusionjax.evaluation.link_prediction import KnownTrue
 from fusionjax.evaluation.triples import Ranking, score_triples, triple_scores
 from fusionjax.models.entities import EntityModel
-from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
+from tests.link_prediction.made import ENTITIES, RELATIONS, Made, made, triples
 
 ASKED = triples()[::6]
 
 
 def loop_scores(at: Made) -> np.ndarray:
     """float [2, e, r, e]: of every triple, as a query for its tail and as one for its head."""
-    params = at.state(seed=3)["params"]
+    params = at.params(seed=3)
     shared, entities, relations = params.get("shared"), params["entities"], params["relations"]
     score = at.model.scorer.score
     every = score(entities[:, None, None], relations[None, :, None], entities[None, None], shared)
-    if not at.config.reciprocal:
+    if not at.links.reciprocal:
         return np.stack([every, every])
     assert every.shape[1] == 2 * RELATIONS
     return np.stack([every[:, :RELATIONS], np.asarray(every[:, RELATIONS:]).transpose(2, 1, 0)])
@@ -34,7 +34,7 @@ def loop_scores(at: Made) -> np.ndarray:
 )
 def test_ranks_and_scores_are_the_loops(how: tuple[str, ...]) -> None:
     at = made(*how)
-    every, params = loop_scores(at), at.state(seed=3)["params"]
+    every, params = loop_scores(at), at.params(seed=3)
     ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
     result = ranking.result(at.model, params, at.features)
     true = {tuple(row) for row in triples().tolist()}
@@ -70,7 +70,7 @@ def test_a_gpu_would_rank_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
     triple_scores.cache_clear()
     ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
     with pytest.raises(InterruptedError):
-        ranking.metrics(at.model, at.state()["params"], at.features)
+        ranking.metrics(at.model, at.params(), at.features)
     assert seen == ["highest"]
 
 

@@ -1,4 +1,4 @@
-"""The ways to compute a batch give the same losses and parameters, and the cheapest is chosen where it is right."""
+"""Every strategy gives the same losses and parameters, and the cheapest is chosen where it is right."""
 
 import dataclasses
 from typing import Any
@@ -6,13 +6,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+<<<<<<< HEAD:tests/kge/test_strategies.py
 from fusionjax.kge import looped, ways
 
-from fusionjax.models.entities import Features
-from fusionjax.objectives.link_prediction.strategies import Strategy
-from tests.kge.made import ENTITIES, Made, assert_close, made, normal
+=======
 
-NEGATIVES = ("training=negatives", "optimiser={name: adagrad_optax, learning_rate: 0.2}")
+from fusionjax.kernels import looped
+>>>>>>> t1:tests/link_prediction/test_strategies.py
+from fusionjax.models.entities import Features
+from fusionjax.objectives.link_prediction import strategies
+from fusionjax.objectives.link_prediction.strategies import Strategy
+from tests.link_prediction.made import ENTITIES, Made, assert_close, made, normal
+
+NEGATIVES = ("training=negatives", "optimiser={name: adagrad_optax, learning_rate: {tables: 0.2}}")
 SMALL = "negatives={number: 6, filtered: true}"
 BOTH = ("reciprocal=false", *NEGATIVES, SMALL)
 
@@ -51,8 +57,8 @@ CASES: dict[str, tuple[Made, list[tuple[str, bool]]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_way_gives_the_same(case: str) -> None:
-    """Two passes over the triples; the last batch of each is not full. Adagrad on rows is what it is on the table.
+def test_every_strategy_gives_the_same(case: str) -> None:
+    """Two epochs; the last batch of each is not full. Adagrad on rows is what it is on the table.
 
     The first looks targets up by themselves; the others not where they are the sources of the other half.
     """
@@ -61,10 +67,10 @@ def test_every_way_gives_the_same(case: str) -> None:
     assert at.strategy.both == both
     how = [how[0], *(how if both else how[1:])]
     every: list[Any] = [Strategy(*one, at.strategy.longest, both and place > 0) for place, one in enumerate(how)]  # pyright: ignore
-    results = [at.passes(2, strategy) for strategy in every]
+    results = [at.epochs(2, strategy) for strategy in every]
     (state, losses), others = results[0], results[1:]
-    start = at.state()["params"]
-    assert np.all(np.any(np.asarray(state["params"]["relations"] != start["relations"]), 1))
+    start = at.params()
+    assert np.all(np.any(np.asarray(state.params["graph"]["relations"] != start["relations"]), 1))
     for (against, rows), (other, told) in zip(how[1:], others, strict=True):
         assert [row.keys() for row in told] == [row.keys() for row in losses]
         for ours, theirs in zip(told, losses, strict=True):
@@ -73,7 +79,7 @@ def test_every_way_gives_the_same(case: str) -> None:
     assert losses[1]["loss"] < losses[0]["loss"]
 
 
-def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cheapest_strategy_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("batch_size=1", "negatives.number=2")  # touches 6 entities of 21 a step, 4 with reciprocal relations
 
     def chosen(*overrides: str, features: Features | None = None) -> tuple[str, bool]:
@@ -85,17 +91,17 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(*few) == ("looped", False)
     monkeypatch.setattr(looped, "available", lambda: False)  # as without numba
     assert chosen(*few) == ("picked", False)
-    assert chosen("optimiser.rows=on") == ("scanned", True)
+    assert chosen("optimiser.rows=sparse") == ("scanned", True)
     assert chosen("scorer=rotate") == ("scanned", False) and chosen("scorer=rotate", *few) == ("scanned", True)
-    assert chosen("scorer=rotate", *few, "optimiser.rows=off") == ("scanned", False)
-    assert chosen("negatives.shared=4", "optimiser.rows=on") == ("gathered", True)
+    assert chosen("scorer=rotate", *few, "optimiser.rows=dense") == ("scanned", False)
+    assert chosen("negatives.shared=4", "optimiser.rows=sparse") == ("gathered", True)
     assert chosen("negatives.shared=4") == ("gathered", False)  # 2 · 16 + 16 / 4 · 64 rows are more than there are
-    monkeypatch.setattr(ways, "DENSE_ENTITIES", 1)
+    monkeypatch.setattr(strategies, "DENSE_ENTITIES", 1)
     assert chosen(*few) == ("scanned", True)
     monkeypatch.setattr(looped, "available", lambda: True)
-    assert chosen(*few) == ("looped", True) and chosen(*few, "optimiser.rows=off") == ("looped", False)
+    assert chosen(*few) == ("looped", True) and chosen(*few, "optimiser.rows=dense") == ("looped", False)
     # A penalty on the whole table has a gradient for every row.
-    assert chosen(*few, "optimiser.rows=on", "penalty={name: l2, entity: 1, weighted: false}") == ("looped", False)
+    assert chosen(*few, "optimiser.rows=sparse", "penalty={name: l2, entity: 1, weighted: false}") == ("looped", False)
     features = text_of()
     assert chosen(*few, "text={use: replace, checkpoint: x}", features=features) == ("gathered", False)
     assert chosen(*few, "text={use: add, checkpoint: x}", features=features) == ("looped", True)
@@ -105,7 +111,7 @@ def test_the_cheapest_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     aligned = "text={use: align, checkpoint: x}"
     assert chosen(*few, aligned, features=features) == ("gathered", True)
     assert chosen(*few, aligned, features=text_of(literals=0)) == ("scanned", True)
-    monkeypatch.setattr(ways.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(strategies.jax, "default_backend", lambda: "gpu")
     assert chosen("scorer=rotate") == ("gathered", False)
 
 

@@ -8,14 +8,18 @@ from fusionjax.kge import graph as module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+<<<<<<< HEAD:tests/kge/test_graph.py
+=======
+from fusionjax.objectives.link_prediction import graph as module
+>>>>>>> t1:tests/link_prediction/test_graph.py
 from fusionjax.objectives.link_prediction.graph import TrainGraph, alias_table, head_share, known_index, labels_of, train_graph
-from tests.kge.made import ENTITIES, RELATIONS, kge, triples
+from tests.link_prediction.made import ENTITIES, RELATIONS, links_of, triples
 
 GRAPHS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2), st.integers(0, 11)), min_size=1, max_size=40)
 
 
 def graph_of(*overrides: str) -> TrainGraph:
-    return train_graph(triples(), ENTITIES, RELATIONS, kge("scorer=distmult", *overrides))
+    return train_graph(triples(), ENTITIES, RELATIONS, links_of("scorer=distmult", *overrides))
 
 
 def targets(rows: np.ndarray) -> dict[tuple[int, int, int], set[int]]:
@@ -100,7 +104,7 @@ def test_typed_ends(reciprocal: bool) -> None:
 
 @settings(max_examples=40)
 @given(GRAPHS)
-def test_known_index_holds_every_answer_of_both_questions(rows: list[tuple[int, int, int]]) -> None:
+def test_known_index_holds_every_target_of_both_queries(rows: list[tuple[int, int, int]]) -> None:
     table = np.array(rows, np.int32)
     index, places = known_index(table, 3)
     expected = targets(table)
@@ -113,7 +117,7 @@ def test_known_index_holds_every_answer_of_both_questions(rows: list[tuple[int, 
 @pytest.mark.parametrize("both", [False, True])
 @settings(max_examples=40)
 @given(GRAPHS)
-def test_label_bits_are_the_answers(both: bool, rows: list[tuple[int, int, int]]) -> None:
+def test_label_bits_are_the_targets(both: bool, rows: list[tuple[int, int, int]]) -> None:
     table = np.array(rows, np.int32)
     queries, bits = labels_of(table, 12, 3, both)
     expected = {key: found for key, found in targets(table).items() if both or key[2] == 0}
@@ -125,7 +129,7 @@ def test_label_bits_are_the_answers(both: bool, rows: list[tuple[int, int, int]]
     assert found == expected
 
 
-def test_questions_of_k_vs_all_follow_the_config() -> None:
+def test_queries_of_k_vs_all_follow_the_config() -> None:
     for reciprocal in (True, False):
         graph = graph_of("training=k_vs_all", f"reciprocal={str(reciprocal).lower()}")
         expected = targets(np.asarray(graph.triples))
@@ -134,7 +138,7 @@ def test_questions_of_k_vs_all_follow_the_config() -> None:
         assert len(asked) == len(graph.queries)
 
 
-def test_questions_of_many_answers_have_several_turns() -> None:
+def test_queries_of_many_targets_have_several_turns() -> None:
     graph = graph_of("training=k_vs_all", "loss={targets: 2}")
     turns, share = np.bincount(graph.query_of, minlength=len(graph.queries)), np.asarray(graph.targets)
     expected = targets(np.asarray(graph.triples))

@@ -6,33 +6,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.config.kge import Optimiser
-from fusionjax.kge.optimiser import descend, descend_rows, one_of_equal, rule
 
-from tests.kge.made import assert_close, normal
+from fusionjax.config import schema
+from fusionjax.models.entities import GRAPH
+from fusionjax.training.optimiser import Optimiser, SparseRows, one_of_equal
+from tests.link_prediction.made import assert_close, normal
 
 E, W, RATE = 7, 3, 0.1
 NUMBERS = [np.array([2, 5, 2, 0, 2]), np.array([5, 5, 6, 1, 0]), np.array([3, 0, 6, 6, 5])]  # row 4: never
 
 
+def rule(name: Any) -> Optimiser:
+    """Constant rates, nothing clipped."""
+    return Optimiser(schema.Optimiser(name=name, schedule="constant", warmup_share=0.0, clip_norm=0.0), schema.Text(), 0, 100)
+
+
+def tree(table: Any) -> Any:
+    return {GRAPH: {"entities": table}}
+
+
+def descend(of: Optimiser, table: Any, gradients: Any, state: Any, rows: SparseRows | None = None) -> tuple[Any, Any]:
+    """(table, state) after a step."""
+    rates = dict.fromkeys(("encoder", "tables", "heads"), jnp.float32(RATE))
+    params, state, _ = of.update(tree(table), tree(gradients), state, rates, jnp.int32(0), rows)
+    return params[GRAPH]["entities"], state
+
+
 def steps(name: Any, rows: bool) -> tuple[np.ndarray, Any]:
     """(table, optimiser state) after three steps, the gradients given row by row or summed into a table of them."""
-    of = rule(Optimiser(name=name))
+    of = rule(name)
     table = jnp.asarray(normal(E, W))
-    state, scratch = of.init(table), jnp.full(E, 3, jnp.int32)
+    state, scratch = of.init(tree(table)), jnp.full(E, 3, jnp.int32)
 
     @jax.jit
     def step(table: Any, state: Any, scratch: Any, gradients: Any, numbers: Any) -> Any:
         if rows:
             places, scratch = one_of_equal(numbers, scratch)
             summed = jnp.zeros_like(gradients).at[places].add(gradients)
-            return *descend_rows(of, table, summed, numbers, places, state, jnp.float32(RATE)), scratch
-        whole = jnp.zeros_like(table).at[numbers].add(gradients)
-        return *descend(of, table, whole, state, jnp.float32(RATE)), scratch
+            return *descend(of, table, summed, state, SparseRows(numbers, places)), scratch
+        return *descend(of, table, jnp.zeros_like(table).at[numbers].add(gradients), state), scratch
 
     for turn, numbers in enumerate(NUMBERS):
         table, state, scratch = step(table, state, scratch, normal(5, W, seed=turn + 1), jnp.asarray(numbers))
-    return np.asarray(table), state
+    return np.asarray(table), state["entities"]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adagrad_torch", "adagrad_optax"])
@@ -69,10 +85,10 @@ def test_adam_on_rows_is_lazy() -> None:
     ],
 )
 def test_by_hand(name: Any, expected: list[float]) -> None:
-    of, value, found = rule(Optimiser(name=name)), jnp.array([0.5, 1.0]), []
-    state = of.init(value)
+    of, value, found = rule(name), jnp.array([0.5, 1.0]), []
+    state = of.init(tree(value))
     for gradient in (3.0, 4.0):
-        value, state = descend(of, value, jnp.array([gradient, 0.0]), state, jnp.float32(0.1))
+        value, state = descend(of, value, jnp.array([gradient, 0.0]), state)
         found.append(float(value[0]))
     assert found == pytest.approx(expected, rel=1e-6)
     assert float(value[1]) == 1.0  # no gradient, no step, and no division by nothing
@@ -81,6 +97,6 @@ def test_by_hand(name: Any, expected: list[float]) -> None:
 def test_torchs_epsilon_counts_outside_the_root() -> None:
     """A gradient of 1e-6: √(1e-12) + 1e-10 as torch has it; of optax's own, nothing of it would be left."""
     for name, step in (("adagrad_torch", 0.1 * 1e-6 / (1e-6 + 1e-10)), ("adagrad_optax", 0.1 * 1e-6 / 0.1**0.5)):
-        of = rule(Optimiser(name=name))  # pyright: ignore[reportArgumentType]
-        value, _ = descend(of, jnp.zeros(1), jnp.array([1e-6]), of.init(jnp.zeros(1)), jnp.float32(0.1))
+        of = rule(name)
+        value, _ = descend(of, jnp.zeros(1), jnp.array([1e-6]), of.init(tree(jnp.zeros(1))))
         assert float(value[0]) == pytest.approx(-step, rel=1e-3)

@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+<<<<<<< HEAD:tests/kge/test_objective.py
 from fusionjax.kge import objective
+=======
+>>>>>>> t1:tests/link_prediction/test_loss.py
 
 from fusionjax.models.entities import Between, Features
+from fusionjax.objectives.link_prediction import loss as module
 from fusionjax.objectives.link_prediction.loss import Queries, Vectors
-from tests.kge.made import ENTITIES, RELATIONS, Made, made, normal, triples
+from tests.link_prediction.made import ENTITIES, RELATIONS, Made, made, normal, triples
 from tests.losses.loops import cosine, cross_entropy
 
 INDEX = np.array([0, 25, 60, 50, 44, 0])
@@ -26,7 +30,7 @@ def negatives(*overrides: str) -> Made:
 
 
 def asked_of(at: Made, key: Any = KEY) -> Queries:
-    return objective.ask(at.config, at.graph, jnp.asarray(INDEX), jnp.asarray(WEIGHT), key)
+    return module.ask(at.links, at.graph, jnp.asarray(INDEX), jnp.asarray(WEIGHT), key)
 
 
 def as_triples(asked: Queries) -> np.ndarray:
@@ -54,10 +58,10 @@ def test_both_ask_for_the_tail_then_for_the_head() -> None:
 def test_one_asks_for_either_end_of_each_triple_evenly() -> None:
     at = negatives("reciprocal=false", "negatives.queries=one")
     many = jnp.zeros(4000, jnp.int32)
-    asked = objective.ask(at.config, at.graph, many, jnp.ones(4000), KEY)
+    asked = module.ask(at.links, at.graph, many, jnp.ones(4000), KEY)
     assert asked.of_head is not None and 0.45 < float(jnp.mean(asked.of_head)) < 0.55
     assert np.array_equal(as_triples(asked), np.tile(triples()[:1], (4000, 1)))
-    other = objective.ask(at.config, at.graph, many, jnp.ones(4000), jax.random.key(6))
+    other = module.ask(at.links, at.graph, many, jnp.ones(4000), jax.random.key(6))
     assert other.of_head is not None and not np.array_equal(other.of_head, asked.of_head)
 
 
@@ -65,13 +69,13 @@ def test_bernoulli_asks_for_heads_as_often_as_the_relation_has_tails_a_head() ->
     """Relation 2 leads 17 heads to 4 tails: 4 / 21 of its queries are for heads."""
     at = negatives("reciprocal=false", "negatives.queries=bernoulli")
     for row, share in ((45, 4 / 21), (0, 0.5)):
-        asked = objective.ask(at.config, at.graph, jnp.full(4000, row), jnp.ones(4000), KEY)
+        asked = module.ask(at.links, at.graph, jnp.full(4000, row), jnp.ones(4000), KEY)
         assert asked.of_head is not None and float(jnp.mean(asked.of_head)) == pytest.approx(share, abs=0.04)
         assert np.array_equal(as_triples(asked), np.tile(triples()[row : row + 1], (4000, 1)))
 
 
 @pytest.mark.parametrize("overrides", [(), ("reciprocal=false",), ("reciprocal=false", "negatives.queries=one")])
-def test_known_rows_are_those_of_the_question(overrides: tuple[str, ...]) -> None:
+def test_known_rows_are_those_of_the_query(overrides: tuple[str, ...]) -> None:
     at = negatives("negatives.filtered=true", *overrides)
     asked = asked_of(at)
     offsets, values = np.asarray(at.graph.known_offsets), np.asarray(at.graph.known)
@@ -86,18 +90,18 @@ def test_known_rows_are_those_of_the_question(overrides: tuple[str, ...]) -> Non
 # ---------------------------------------------------------------------------------------------------------- candidates
 @pytest.mark.parametrize("shared", [0, 3])
 @pytest.mark.parametrize("filtered", [False, True])
-def test_true_answers_among_the_candidates_count_for_nothing(filtered: bool, shared: int) -> None:
+def test_true_targets_among_the_candidates_count_for_nothing(filtered: bool, shared: int) -> None:
     settings = f"negatives={{number: 40, filtered: {str(filtered).lower()}, shared: {shared}}}"
     at = negatives("reciprocal=false", "batch_size=6", settings)
     asked = asked_of(at)
-    drawn, nothing = objective.candidates(at.model, at.config, at.graph, asked, KEY, at.way.longest)
+    drawn, nothing = module.candidates(at.model, at.links, at.graph, asked, KEY, at.strategy.longest)
     assert drawn.shape == ((2 * B // shared if shared else 2 * B), 40) and nothing.shape == (2 * B, 40)
     true = {tuple(row) for row in triples().tolist()}
     hidden = 0
     for q, (head, relation, tail) in enumerate(as_triples(asked).tolist()):
         for place, candidate in enumerate(np.asarray(drawn)[q // shared if shared else q].tolist()):
-            corrupt = (candidate, relation, tail) if q >= B else (head, relation, candidate)
-            expected = corrupt in true if filtered else corrupt == (head, relation, tail)
+            changed = (candidate, relation, tail) if q >= B else (head, relation, candidate)
+            expected = changed in true if filtered else changed == (head, relation, tail)
             assert bool(nothing[q, place]) == expected
             hidden += expected
     assert hidden > 10
@@ -116,11 +120,11 @@ def test_block_by_block_is_the_whole(scorer: str, smoothing: float) -> None:
     found = []
     for block in (0, 8):
         at = made(*f"scorer={scorer}".split(), f"block={block}", f"loss.label_smoothing={smoothing}")
-        params, asked = at.state()["params"], asked_of(at)
+        params, asked = at.params(), asked_of(at)
 
         def loss(params: Any, at: Made = at, asked: Queries = asked) -> Any:
             given = asked, vectors_of(params, asked), params["entities"], None, params.get("shared"), KEY
-            each = objective.against_all(at.model, at.config, at.hyper, *given)
+            each = module.against_all(at.model, at.links, at.hyper, *given)
             return (each * asked.weight).sum(), each
 
         found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(params))
@@ -138,8 +142,8 @@ def vectors_of(params: Any, asked: Queries) -> Vectors:
 
 def penalty_of(*overrides: str) -> tuple[float, Any, Queries]:
     at = made("scorer=distmult", "reciprocal=false", *overrides)
-    params, asked = at.state()["params"], asked_of(at)
-    found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
+    params, asked = at.params(), asked_of(at)
+    found = module.penalty(at.model, at.links, at.hyper, params, vectors_of(params, asked), asked)
     return float(found), jax.tree.map(np.asarray, params), asked
 
 
@@ -166,7 +170,7 @@ def test_penalty_of_whole_tables() -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_penalty_of_questions_without_an_answer_holds_anchors() -> None:
+def test_penalty_of_queries_without_a_target_holds_sources() -> None:
     found, params, asked = penalty_of("training=k_vs_all", "penalty={name: l2, entity: 0.5}")
     squares = (params["entities"][np.asarray(asked.source)] ** 2).sum(1)
     assert found == pytest.approx(0.5 * float((squares * asked.weight).sum() / asked.weight.sum()), rel=1e-5)
@@ -191,7 +195,7 @@ def test_dura_by_hand(
     source = jnp.array([int(of_head or False)])
     side = None if of_head is None else jnp.array([of_head])
     asked = Queries(source, jnp.array([0]), 1 - source, side, None, jnp.ones(1))
-    found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
+    found = module.penalty(at.model, at.links, at.hyper, params, vectors_of(params, asked), asked)
     assert float(found) == 0.5 * expected
 
 
@@ -200,8 +204,8 @@ def test_dura_by_hand(
 def test_dura_is_what_the_squared_distances_to_the_queries_penalise(scorer: str, reciprocal: str) -> None:
     """−‖query − t‖² = 2 score − ‖query‖² − ‖t‖², on either side (Zhang et al. 2020, eq. 3)."""
     at = made(f"scorer={scorer}", f"reciprocal={reciprocal}", "penalty={name: dura, entity: 0.3}")
-    params, asked = at.state()["params"], asked_of(at)
-    found = objective.penalty(at.model, at.config, at.hyper, params, vectors_of(params, asked), asked)
+    params, asked = at.params(), asked_of(at)
+    found = module.penalty(at.model, at.links, at.hyper, params, vectors_of(params, asked), asked)
     by, total = at.model.scorer, 0.0
     for (head, relation, tail), weight in zip(as_triples(asked), np.asarray(asked.weight), strict=True):
         h, r, t = params["entities"][head], params["relations"][relation], params["entities"][tail]
@@ -215,8 +219,8 @@ def test_dura_is_what_the_squared_distances_to_the_queries_penalise(scorer: str,
 @pytest.mark.parametrize("scorer", ["transe", "transe norm=1", "distmult", "complex", "simple", "rescal", "tucker"])
 def test_relations_are_foretold_from_both_ends(scorer: str, reciprocal: str) -> None:
     at = made(*f"scorer={scorer}".split(), "margin=2", f"reciprocal={reciprocal}", "relation_prediction=1")
-    params, asked = at.state()["params"], asked_of(at)
-    found = objective.relation_loss(at.model, params, vectors_of(params, asked), asked)
+    params, asked = at.params(), asked_of(at)
+    found = module.relation_loss(at.model, params, vectors_of(params, asked), asked)
     heads, numbers, tails = as_triples(asked).T
     every = at.model.scorer.score(
         params["entities"][heads][:, None], params["relations"][None], params["entities"][tails][:, None], params.get("shared")
@@ -233,11 +237,11 @@ def test_alignment_is_the_loop() -> None:
     text = normal(ENTITIES, 5, seed=8)
     features = Features(jnp.asarray(text), jnp.zeros((ENTITIES, 0)), jnp.ones(ENTITIES))
     at = made("scorer=distmult", "text={use: align, checkpoint: x, temperature: 0.4}", features=features)
-    params = at.state()["params"]
+    params = at.params()
     numbers, weight = np.array([3, 8, 3, 12, 0, 0]), jnp.array([1.0, 1, 1, 1, 1, 0])
     rows = np.asarray(params["entities"])[numbers]
     rows[5] = 9.0
-    found = objective.alignment(at.model, at.hyper, params, at.features, jnp.asarray(rows), jnp.asarray(numbers), weight)
+    found = module.alignment(at.model, at.hyper, params, at.features, jnp.asarray(rows), jnp.asarray(numbers), weight)
     numbers = np.array([3, 8, 3, 12, 0])
     projected = text @ np.asarray(params["text"]["out"])
     losses = []
@@ -252,31 +256,29 @@ def test_alignment_is_the_loop() -> None:
 
 def test_dropout_keeps_the_mean() -> None:
     x = jnp.asarray(1 + normal(200, 50) ** 2)
-    dropped = np.asarray(objective.drop(x, jnp.float32(0.3), KEY))
+    dropped = np.asarray(module.drop(x, jnp.float32(0.3), KEY))
     kept = dropped != 0
     assert kept.mean() == pytest.approx(0.7, abs=0.02)
     np.testing.assert_allclose(dropped[kept], np.asarray(x)[kept] / 0.7, rtol=1e-6)
     assert dropped.mean() == pytest.approx(float(x.mean()), rel=0.02)
-    assert np.array_equal(objective.drop(x, jnp.float32(0.0), KEY), x)
+    assert np.array_equal(module.drop(x, jnp.float32(0.0), KEY), x)
 
 
 # ---------------------------------------------------------------------------------------------------------------- logQ
 def test_logq_makes_a_sample_stand_for_all_entities() -> None:
     """A query's own target is drawn once, and counts for nothing; 4 negatives stand for 20 other entities."""
-    config = negatives("negatives={number: 4, logq: true}").config
+    config = negatives("negatives={number: 4, logq: true}").links
     positive, negative = normal(2), normal(2, 4, seed=1)
     nothing = np.array([[False, True, False, False], [False] * 4])
-    found = objective.loss_of_queries(
-        config, {}, jnp.asarray(positive), jnp.asarray(negative), jnp.asarray(nothing), ENTITIES
-    )
+    found = module.loss_of_queries(config, {}, jnp.asarray(positive), jnp.asarray(negative), jnp.asarray(nothing), ENTITIES)
     others = (np.exp(negative) * ~nothing).sum(1) * (ENTITIES - 1) / 4
     assert np.allclose(found, np.log(np.exp(positive) + others) - positive, rtol=1e-5)
 
 
 def test_logq_of_every_other_entity_is_the_loss_against_all() -> None:
     scores, target = normal(ENTITIES), 7
-    config = negatives(f"negatives={{number: {ENTITIES - 1}, logq: true}}").config
+    config = negatives(f"negatives={{number: {ENTITIES - 1}, logq: true}}").links
     rest = np.delete(scores, target)[None]
     nothing = jnp.zeros(rest.shape, bool)
-    found = objective.loss_of_queries(config, {}, jnp.asarray(scores[[target]]), jnp.asarray(rest), nothing, ENTITIES)
+    found = module.loss_of_queries(config, {}, jnp.asarray(scores[[target]]), jnp.asarray(rest), nothing, ENTITIES)
     assert float(found[0]) == pytest.approx(cross_entropy(scores[target], rest[0]), rel=1e-5)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fusionjax.evaluation.ranking import Ragged
 from fusionjax.objectives.link_prediction.graph import TrainGraph
 from fusionjax.objectives.link_prediction.negatives import below, draw, is_known
-from tests.kge.made import ENTITIES, RELATIONS, Made, made, triples
+from tests.link_prediction.made import ENTITIES, RELATIONS, Made, made, triples
 
 SHAPE = (200, 100)
 
@@ -21,7 +21,7 @@ SHAPE = (200, 100)
 def drawn(sampler: str, relation: int = 0, of_head: bool = False, shape: tuple[int, int] = SHAPE, seed: int = 0) -> np.ndarray:
     at = graph_with(sampler)
     asked = jnp.full(shape[0], relation), jnp.full(shape[0], of_head)
-    return np.asarray(draw(jax.random.key(seed), shape, *asked, at.graph, ENTITIES, at.config.negatives))
+    return np.asarray(draw(jax.random.key(seed), shape, *asked, at.graph, ENTITIES, at.links.negatives))
 
 
 @functools.cache
@@ -68,10 +68,10 @@ def test_typed_draws_are_what_the_relation_has_at_that_end(of_head: bool) -> Non
         assert_frequencies(found, chance)
 
 
-def test_typed_draws_of_a_batch_follow_each_question() -> None:
+def test_typed_draws_of_a_batch_follow_each_query() -> None:
     at = graph_with("typed")
     relation, of_head = jnp.array([2, 2, 3, 3]), jnp.array([False, True, False, True])
-    found = draw(jax.random.key(1), (4, 300), relation, of_head, at.graph, ENTITIES, at.config.negatives)
+    found = draw(jax.random.key(1), (4, 300), relation, of_head, at.graph, ENTITIES, at.links.negatives)
     expected = [set(range(4)), set(range(4, ENTITIES)), {0, 2, 4, 6}, {0, 1, 2, 3}]
     assert [set(row) for row in np.asarray(found).tolist()] == expected
 
@@ -92,7 +92,7 @@ told: Any = jax.jit(is_known, static_argnums=3)
     asked=st.lists(st.integers(0, 5), min_size=4, max_size=4),
     seed=st.integers(0, 99),
 )
-def test_known_answers_are_told_as_a_set_would(rows: list[set[int]], asked: list[int], seed: int) -> None:
+def test_known_targets_are_told_as_a_set_would(rows: list[set[int]], asked: list[int], seed: int) -> None:
     """Rows of any length, empty ones too; one size of program for all examples: unused places are filled up."""
     index = Ragged.of([sorted(row) for row in rows])
     values = np.concatenate([index.values, np.full(121 - len(index.values), 99, np.int32)])  # behind the last row

@@ -23,12 +23,12 @@ from fusionjax.seeds import run_seeds, together
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.epochs import init_state
 from fusionjax.training.state import TrainState
-from tests.kge.made import ENTITIES, RELATIONS, no_features, run_of, triples
+from tests.link_prediction.made import ENTITIES, RELATIONS, no_features, run_of, triples
 from tests.trained import Cli, one_clear_line
 
 SETTINGS = (
-    *("scorer=complex", "epochs=4", "validate_every=1", "training=negatives", "negatives={number: 4, filtered: true}"),
-    *("optimiser={name: adam, learning_rate: 0.02, rows: on}", "/data.name=files", "/evaluation.batch_size=16"),
+    *("scorer=complex", "epochs=4", "validate_every_epochs=1", "training=negatives", "negatives={number: 4, filtered: true}"),
+    *("optimiser={name: adam, learning_rate: {tables: 0.02}, rows: sparse}", "/data.name=files", "/evaluation.batch_size=16"),
 )
 # Ends in the middle of writing its third checkpoint: the folder is begun, nothing is renamed yet.
 SUICIDE = """
