@@ -9,11 +9,7 @@ import pytest
 
 from fusionjax.models.scorers import Sizes, make_scorer
 from fusionjax.objectives.link_prediction.candidates import score_candidates
-<<<<<<< HEAD:tests/kge/test_candidates.py
-from tests.kge.made import normal
-=======
 from tests.link_prediction.made import normal
->>>>>>> t1:tests/link_prediction/test_candidates.py
 
 E, Q, N = 9, 5, 6
 NUMBERS = np.random.Generator(np.random.Philox(3)).integers(0, E, (Q, N)).astype(np.int32)

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 
 from fusionjax.models.entities import Features
-<<<<<<< HEAD:tests/kge/test_epoch.py
-from fusionjax.training.epochs import Examples, build_epoch, init_state
-from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
-=======
 from fusionjax.objectives.link_prediction.examples import Examples
 from fusionjax.training.epochs import build_epoch
 from fusionjax.training.state import create
 from tests.link_prediction.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
->>>>>>> t1:tests/link_prediction/test_epoch.py
 
 
 # --------------------------------------------------------------------------------------------------------------- order

@@ -4,14 +4,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from fusionjax.kge import graph as module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-<<<<<<< HEAD:tests/kge/test_graph.py
-=======
 from fusionjax.objectives.link_prediction import graph as module
->>>>>>> t1:tests/link_prediction/test_graph.py
 from fusionjax.objectives.link_prediction.graph import TrainGraph, alias_table, head_share, known_index, labels_of, train_graph
 from tests.link_prediction.made import ENTITIES, RELATIONS, links_of, triples
 

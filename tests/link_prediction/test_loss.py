@@ -7,10 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-<<<<<<< HEAD:tests/kge/test_objective.py
-from fusionjax.kge import objective
-=======
->>>>>>> t1:tests/link_prediction/test_loss.py
 
 from fusionjax.models.entities import Between, Features
 from fusionjax.objectives.link_prediction import loss as module

@@ -6,13 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-<<<<<<< HEAD:tests/kge/test_strategies.py
-from fusionjax.kge import looped, ways
-
-=======
 
 from fusionjax.kernels import looped
->>>>>>> t1:tests/link_prediction/test_strategies.py
 from fusionjax.models.entities import Features
 from fusionjax.objectives.link_prediction import strategies
 from fusionjax.objectives.link_prediction.strategies import Strategy

@@ -10,21 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.kge import train as module
-from fusionjax.kge.train import Placement, train_graphs
 
 from fusionjax.config import schema
-<<<<<<< HEAD:tests/kge/test_train.py
-from fusionjax.errors import UserError
-from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.evaluation.triples import Ranking
-from fusionjax.models.entities import graph_model
-=======
 from fusionjax.data.inputs import Inputs
 from fusionjax.errors import Interrupted, NonFiniteLoss, UserError
 from fusionjax.evaluation.evaluator import Evaluator
 from fusionjax.models.joint import JointModel
->>>>>>> t1:tests/training/test_epochs.py
 from fusionjax.runs import RunFolder
 from fusionjax.training import epochs as module
 from fusionjax.training.checkpoint import Checkpoints
