@@ -40,13 +40,13 @@ def main() -> int:
     from fusionjax.data.shop import TEST
     from fusionjax.evaluation.ranking import VectorScorer
     from fusionjax.evaluation.search import evaluate_search
-    from fusionjax.evaluation.tasks import search_rows
+    from fusionjax.tasks.search import judged_queries
 
     model = fusionjax.load(arguments.run)
     assert model.inputs.query_tokens is not None and model.shop.queries is not None
     text = model.config.text
     n_queries = len(model.shop.queries)
-    judged = search_rows(model.inputs, TEST)
+    judged = judged_queries(model.inputs, TEST)
     asked = np.unique(judged.query)
     texts = {
         "products": [text.product_prompt + each for each in texts_read(model.inputs, model.config)],

@@ -9,31 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fusionjax import hub, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.config.unread import unread
 from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import Prepared, prepare
-from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError
-from fusionjax.evaluation.evaluator import Evaluator
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.scores import Scores, save_scores
-from fusionjax.evaluation.tasks import (
-    evaluate_baselines,
-    evaluate_model,
-    recommendation_cases,
-    sample,
-    scores_by_task,
-    tasks_of,
-)
 from fusionjax.files import write_json
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
+from fusionjax.tasks.evaluator import Evaluator, Validation
+from fusionjax.tasks.predictor import RunPredictor
 from fusionjax.training import trackers
 from fusionjax.training.entity_text import with_entity_text
 from fusionjax.training.journal import OnValidation, Trained, prefixed
@@ -89,7 +79,7 @@ def _train(
     tracked: Sequence[Trackers],
     on_validation: OnValidation | None = None,
 ) -> list[Outcome]:
-    return train(configs, inputs, homes, Evaluator, say, tracked, on_validation)
+    return train(configs, inputs, homes, Validation, say, tracked, on_validation)
 
 
 def _train_one(
@@ -350,19 +340,20 @@ def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[di
     Returns:
       (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
     """
-    settings, more = config.evaluation, {}
-    found = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
-    valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
-    parts = {"valid": _metrics(valid), "test": _metrics(found)}
-    simple = _baselines(inputs, config) if settings.baselines else {}
-    numbers = {split: {task: _finite(row) for task, row in tasks.items()} for split, tasks in parts.items()}
-    return {**numbers, **more, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
+    tasks = Evaluator(config, inputs)
+    predictor = RunPredictor(best.encoder, best.bank, inputs)
+    found, valid = tasks.test(predictor), tasks.validate(predictor)
+    parts = {"valid": _numbers(valid), "test": _numbers(found)}
+    intervals, simple = tasks.intervals(found), tasks.baselines() if config.evaluation.baselines else {}
+    more = {"intervals": intervals} if intervals else {}
+    return {**parts, **more, **_baseline_results(simple), **_said_of(config.evaluation)}, tasks.scores(found, simple)
 
 
 def measure_baselines(inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the baselines alone, without any training; the same two as `measure` returns."""
-    found = _baselines(inputs, config)
-    return {**_baseline_results(found), **_sampled(config.evaluation)}, _scores({}, found, inputs)
+    tasks = Evaluator(config, inputs)
+    found = tasks.baselines()
+    return {**_baseline_results(found), **_said_of(config.evaluation)}, tasks.scores({}, found)
 
 
 def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None, say: Say) -> None:
@@ -382,18 +373,10 @@ def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None
     write_json(home.results_file, results)
 
 
-def _baselines(inputs: Inputs, config: schema.Run) -> dict[str, dict[str, Result]]:
-    return evaluate_baselines(inputs, config, config.evaluation.max_test)
-
-
-def _scores(found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs) -> dict[str, Scores]:
-    return scores_by_task(found, simple, inputs)
-
-
 def write_scores(home: RunFolder, scores: Mapping[str, Scores]) -> None:
     """scores/TASK.npz."""
-    for task, (asked, ranks) in scores.items():
-        save_scores(home.scores / f"{task}.npz", asked, ranks)
+    for task, (asked, values) in scores.items():
+        save_scores(home.scores / f"{task}.npz", asked, values)
 
 
 def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Any]:
@@ -406,19 +389,18 @@ def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, An
     return results
 
 
-def _sampled(settings: schema.Evaluation) -> dict[str, Any]:
-    sampled = {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}
-    if not sampled:
-        return {}
-    return {"sampled": {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}}
+def _said_of(settings: schema.Evaluation) -> dict[str, Any]:
+    """What a reader of the results must know: that they are of a sample, and which metrics were asked for."""
+    said: dict[str, Any] = {}
+    if sampled := {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}:
+        said["sampled"] = {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}
+    if settings.metrics:
+        said["metrics"] = {task: list(names) for task, names in settings.metrics.items()}
+    return said
 
 
 def _numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float | None]]:
-    return {task: _finite(metrics) for task, metrics in _metrics(results).items()}
-
-
-def _metrics(results: Mapping[str, Result]) -> dict[str, Mapping[str, float]]:
-    return {task: result.metrics for task, result in results.items()}
+    return {task: _finite(result.metrics) for task, result in results.items()}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -438,10 +420,10 @@ def write_report(
     """plots/*.png and report.html."""
     vectors = labels = None
     shown = report.Examples()
-    has_products = best.layout.has_products
-    what = " + ".join(config.model.product.sources) if has_products else config.model.entity.scorer
-    if has_products:
-        shown = examples(best, inputs, config)
+    what = " + ".join(config.model.product.sources) if best.layout.has_products else config.model.entity.scorer
+    if best.layout.has_products:
+        found = Evaluator(config, inputs).show(RunPredictor(best.encoder, best.bank, inputs))
+        shown = report.Examples(found.get("search", []), found.get("recommendation", []))
         if inputs.n_products > 2:
             vectors, labels = best.unit, [path.split(" > ")[0] for path in inputs.shop.products.category]
             if not any(labels):
@@ -460,54 +442,3 @@ def write_report(
         counts=prepared.shop.counts(),
         graph_counts=inputs.graph.relation_counts(),
     )
-
-
-def examples(best: serving.Model, inputs: Inputs, config: schema.Run, most: int = 6, k: int = 5) -> report.Examples:
-    """A few test queries and test users with what the model returns for them, drawn once at random."""
-    tasks = tasks_of(config, inputs, TEST)
-    queries: list[report.QueryExample] = []
-    users: list[report.UserExample] = []
-    products = inputs.shop.products
-    if "search" in tasks:
-        judgments = inputs.shop.judgments
-        rows = judgments.split == TEST
-        grades = {
-            (query, product): grade
-            for query, product, grade in zip(judgments.query[rows], judgments.product[rows], judgments.grade[rows], strict=True)
-        }
-        for query in sample(np.unique(judgments.query[rows]), most):
-            text = str(inputs.shop.queries.text[query])
-            hits = [
-                report.Shown(hit.title or hit.id, hit.score, _grade(grades.get((query, best.product_row[hit.id]))))
-                for hit in best.search(text, k)
-            ]
-            queries.append(report.QueryExample(text, hits))
-    if "recommendation" in tasks:
-        cases = recommendation_cases(inputs, TEST, config.evaluation)
-        assert inputs.sequences is not None
-        places = sample(np.arange(len(cases.user)), most)
-        vectors = best.encoder.users(best.raw, inputs.sequences, cases.user[places], cases.before[places], inputs.profile)
-        for place, vector in zip(places, vectors, strict=True):
-            history, taken = cases.history[place], set(cases.targets[place].tolist())
-            scores = best.unit @ vector
-            if config.evaluation.exclude_seen:
-                scores[history] = -np.inf
-            shown = [
-                report.Shown(_name(products, row), float(scores[row]), "taken" if row in taken else "")
-                for row in np.argsort(-scores, kind="stable")[:k]
-            ]
-            latest = [_name(products, row) for row in history[-k:]]
-            users.append(
-                report.UserExample(
-                    str(inputs.shop.users.id[cases.user[place]]), latest, shown, [_name(products, row) for row in sorted(taken)]
-                )
-            )
-    return report.Examples(queries, users)
-
-
-def _name(products: Any, row: int) -> str:
-    return products.title[row] or products.id[row]
-
-
-def _grade(grade: float | None) -> str:
-    return "not judged" if grade is None else f"grade {grade:g}"

@@ -30,14 +30,15 @@ def run_settings(config: schema.Run, folder: Path | None, name: str, say: Callab
         raise UserError("settings: not together with seeds: choose a setting first, then train it with several seeds")
     home = runs.open_run(config, folder, name)
     plain = config.model_copy(update={"settings": ()})
-    configs = [with_params(plain, each, "settings") for each in config.settings]
+    changes: list[dict[str, float]] = [{str(key): value for key, value in each.items()} for each in config.settings]
+    configs = [with_params(plain, each, "settings") for each in changes]
     folders = [home.path / f"setting-{place}" for place in range(len(configs))]
     values = pipeline.validate_settings(configs, folders, name, say)
     ended = [place for place, value in enumerate(values) if value is not None]
     if not ended:
         raise UserError(f"{home.path}: training diverged with every setting; lower train.optimiser.learning_rate.tables")
     chosen = max(ended, key=lambda place: values[place] or 0.0)
-    say(f"setting {chosen} is the best on validation: {dict(config.settings[chosen])}")
+    say(f"setting {chosen} is the best on validation: {changes[chosen]}")
     found = pipeline.run(configs[chosen], folders[chosen], name, say)
     table = [
         {"setting": setting, "validation_mrr": value, "chosen": place == chosen}

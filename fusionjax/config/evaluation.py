@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fusionjax.config.section import Positive, Section
 
-TaskName = Literal["link_prediction", "search", "recommendation"]
+TaskName = Literal["link_prediction", "triple_classification", "search", "recommendation"]
 
 
 class Evaluation(Section):
@@ -23,3 +23,5 @@ class Evaluation(Section):
     exclude_seen: bool = True
     """Recommendation: never recommend what the user's history holds."""
     baselines: bool = True
+    metrics: dict[TaskName, tuple[str, ...]] = Field(default={})
+    """Task → metrics, such as `hits@5`, `recall@50`, `map`, `amri`; a task not named has its usual ones."""

@@ -53,6 +53,20 @@ def load_values(values: Mapping[str, Any], origin: str) -> Run:
 
 
 def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
+    """The run that layers make on top of the defaults; the first `files` of them are files."""
+    merged, problems = merge_layers(layers, files, renamed)
+    try:
+        # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
+        run = Run.model_validate_json(json.dumps(merged.values), strict=True)
+    except pydantic.ValidationError as error:
+        problems += explain.explain(error, merged, _schema())
+    if problems:
+        raise UserError("\n".join(problems))
+    return run
+
+
+def merge_layers(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> tuple[Tree, list[str]]:
+    """(defaults and layers as one, in today's keys, not yet validated; problems so far)."""
     upgraded = upgrade.upgrade(layers, files)
     if upgraded.problems:
         raise UserError("\n".join(upgraded.problems))
@@ -63,14 +77,7 @@ def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None =
     for layer in upgraded.layers:
         _drop_other_length(merged, layer)
         problems += [explain.no_section(layer, path, _schema()) for path in _merge(merged, layer)]
-    try:
-        # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
-        run = Run.model_validate_json(json.dumps(merged.values), strict=True)
-    except pydantic.ValidationError as error:
-        problems += explain.explain(error, merged, _schema())
-    if problems:
-        raise UserError("\n".join(problems))
-    return run
+    return merged, problems
 
 
 @functools.cache
@@ -127,13 +134,18 @@ def changed_keys(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
 
     `track` does not count.
     """
+    return differences(*(each.model_dump(mode="json", exclude={"track"}) for each in (a, b)))
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys in which nested values differ, with both values; None for a key one has not."""
 
     def walk(path: tuple[str, ...], left: Any, right: Any) -> list[tuple[str, Any, Any]]:
         if isinstance(left, dict) and isinstance(right, dict):
             return [change for key in {**left, **right} for change in walk((*path, key), left.get(key), right.get(key))]
         return [] if left == right else [(dotted(path), left, right)]
 
-    return walk((), *(each.model_dump(mode="json", exclude={"track"}) for each in (a, b)))
+    return walk((), a, b)
 
 
 @functools.cache

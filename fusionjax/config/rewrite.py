@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionjax.config import yaml_tree
-from fusionjax.config.load import changed_keys, read_chain, resolve
+from fusionjax.config.load import differences, merge_layers, read_chain, resolve
 from fusionjax.config.schema import VERSION, Run
 from fusionjax.config.upgrade import upgrade
 from fusionjax.config.yaml_tree import Tree
@@ -37,7 +37,8 @@ def rewrite(file: Path) -> str:
     version = {"version": VERSION} if _needs_version(mine, upgraded.layers[-1]) else {}
     written = Tree({**version, **upgraded.layers[-1].values}, {})
     lines = {origin: path for path, origin in upgraded.layers[-1].origins.items()}
-    for key, _, value in changed_keys(resolve([*layers, written], len(chain)), wanted):
+    without, _ = merge_layers([*layers, written], len(chain))
+    for key, _, value in differences(without.values, wanted.model_dump(mode="json")):
         _set(written.values, key.split("."), value)
     assert resolve([*layers, written], len(chain)) == wanted
     header, extends, comments = _comments(file, lines)

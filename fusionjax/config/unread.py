@@ -10,6 +10,8 @@ _DISTANCES = ("transe", "rotate", "rotate_l2", "pairre")
 _INSIDE = ("rescal", "tucker", "conve")
 """Scorers with dropout inside."""
 _ENTITY, _LINKS, _OPTIMISER = "model.entity", "objectives.link_prediction", "train.optimiser"
+_GROUPS = ("encoder", "tables", "heads")
+"""Of parameters: those that `train.optimiser.rules` names."""
 _SCORED = ("scorer", "norm", "margin", "relation_dim", "convolution.", "dropout.")
 """Of `model.entity`: what link prediction alone reads."""
 
@@ -56,6 +58,7 @@ def meaningless(config: Mapping[str, Any]) -> list[str]:
         f"{_LINKS}.loss.margin": loss != "margin",
         f"{_LINKS}.loss.temperature": loss != "self_adversarial",
         f"{_LINKS}.loss.label_smoothing": training == "negatives",
+        f"{_LINKS}.loss.targets": training == "negatives" or loss != "softmax",
         f"{_LINKS}.penalty.entity": penalty == "none",
         f"{_LINKS}.penalty.relation": penalty in ("none", "dura"),
         f"{_LINKS}.penalty.weighted": penalty in ("none", "dura"),
@@ -66,9 +69,6 @@ def meaningless(config: Mapping[str, Any]) -> list[str]:
         "train.validate_every": config["train.validate_every_epochs"] > 0,
     }
     return [key for key, true in nothing.items() if true]
-
-
-_GROUPS = ("encoder", "tables", "heads")
 
 
 def _of_other_objectives(run: Run) -> list[str]:

@@ -64,7 +64,7 @@ GRAPH_PROFILE: dict[str, Any] = {
 """What a graph alone had as defaults in version 1, where today's are others."""
 _NOT_READ_BY_GRAPHS = ("text", "model", "objectives", "train")
 """Sections; of `train` they read `select`."""
-_WHOLE = {"seed", "data", "text", "model", "objectives", "train", "evaluation"}
+_WHOLE = {"data", "text", "model", "objectives", "train", "evaluation"}
 
 
 Kind = Literal["graph", "joint", ""]
@@ -223,7 +223,7 @@ class _Layer:
             for key, value in changes.items():
                 self._move(path, tuple(key.split(".")), value)
             self.found.renamed[dotted(path)] = ", ".join(changes)
-        if self.version == 1:
+        if self.version == 1 and self.old.values.get("version") == 1:
             self.new.values.pop("version", None)
             self.new.origins.pop(("version",), None)
         return self.new

@@ -25,8 +25,8 @@ from jax import lax
 
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan, TripleScore, checked_triples
 from fusionjax.evaluation.metrics import Result
-from fusionjax.evaluation.scores import HITS_AT
 
+HITS_AT = (1, 3, 10)
 LEVEL = 0.95
 _GROUPS = 20
 _ITERATIONS = 150

@@ -1,6 +1,5 @@
-"""Filtered ranks of a trained model, and its scores of single triples."""
+"""Scores of triples by a trained model: of all entities for a batch of queries, and of single triples."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,59 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
-from fusionjax.evaluation.metrics import Result, mean
-from fusionjax.evaluation.scores import per_example
-from fusionjax.evaluation.segments import SEEN, seen_segment
 from fusionjax.models.entities import Between, EntityModel, Features, Params
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """Triples to rank, prepared once."""
-
-    plan: RankingPlan
-    block: int
-    train: np.ndarray
-    """int32 [n, 3]: says which entities are unseen."""
-
-    @classmethod
-    def of(
-        cls, triples: np.ndarray, known: KnownTrue, train: np.ndarray, n_entities: int, batch_size: int, block: int
-    ) -> "Ranking":
-        return cls(RankingPlan.of(triples, known, n_entities, batch_size=batch_size), block, train)
-
-    def result(self, model: EntityModel, params: Params, features: Features) -> Result:
-        """Both directions, every entity ranked; entities unseen in training by their text and numbers where they have any.
-
-        If an target is unseen, there are also the metrics of seen and unseen targets apart (`mrr/unseen`, …).
-        """
-        with jax.default_matmul_precision("highest"):  # a GPU would multiply with ten bits after the point
-            entities = _vectors(model)(params, features)
-            tails, heads = triple_scores(model)
-            given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
-            return self._apart(self.plan.evaluate(tails, heads, given, entities, block=self.block))
-
-    def _apart(self, result: Result) -> Result:
-        assert result.examples is not None and result.ranks is not None
-        segment = seen_segment(result.examples, self.train, self.plan.n_entities)
-        if segment is None:
-            return result
-        examples = dataclasses.replace(result.examples, segments={**result.examples.segments, "seen": segment})
-        more = {
-            f"{name}/{label}": mean(values)
-            for label in SEEN
-            for name, values in per_example(examples, result.ranks, ("seen", label)).items()
-        }
-        return dataclasses.replace(result, metrics={**result.metrics, **more}, examples=examples)
-
-    def metrics(self, model: EntityModel, params: Params, features: Features) -> dict[str, float]:
-        return dict(self.result(model, params, features).metrics)
-
-
-@functools.lru_cache(maxsize=64)
-def _vectors(model: EntityModel) -> Callable[..., Any]:
-    return jax.jit(model.inductive)
+@functools.partial(jax.jit, static_argnums=0)
+def inductive_vectors(model: EntityModel, params: Params, features: Features) -> Any:
+    """float32 [e, w]: entity vectors to measure with; of entities unseen in training, what their text and numbers give."""
+    return model.inductive(params, features)
 
 
 @functools.lru_cache(maxsize=64)
@@ -92,7 +45,7 @@ def score_triples(
 ) -> np.ndarray:
     """float32 [n]: the score of each triple; with reciprocal relations the mean of both directions."""
     with jax.default_matmul_precision("highest"):
-        entities = _vectors(model)(params, features)
+        entities = inductive_vectors(model, params, features)
         found = [np.zeros(0, np.float32)]
         for start in range(0, len(triples), batch_size):
             found.append(np.asarray(_scores(model, params, entities, jnp.asarray(triples[start : start + batch_size]))))

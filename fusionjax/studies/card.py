@@ -131,7 +131,8 @@ def _factors(analysis: Analysis) -> tuple[list[Markup], list[Markup]]:
             listed = ", ".join(f"{escape(label)} {number(value)}" for label, value in values.items())
             factors.append(Markup(f"{title} ({bold(analysis.reference)}): {listed}."))
             low, high = min(values, key=lambda label: values[label]), max(values, key=lambda label: values[label])
-            if values[low] < 0.5 * values[high]:
+            # Where less is better the numbers are no measure of how well anybody is served.
+            if analysis.table(task, metric).higher_is_better and values[low] < 0.5 * values[high]:
                 uneven.append(
                     Markup(
                         f"{title}: the reference serves {bold(low)} ({number(values[low])}) less than half as well as "

@@ -222,6 +222,8 @@ def _links(collected: "Collected") -> list[str]:
         "reciprocal": [False],
         "relation_prediction": [0.0],
     }
+    # An older record may not have every key.
+    kinds = usual | {key: found for key, found in kinds.items() if found}
     if kinds == usual:
         return ["*Link prediction* is a softmax over a true triple and its uniformly corrupted heads or tails."]
     if kinds == usual | {"loss.name": ["self_adversarial"]}:
@@ -303,6 +305,10 @@ def _evaluation(collected: "Collected") -> list[str]:
         "link_prediction": lambda: (
             "every entity is ranked as head and as tail, other true triples filtered out [@bordes2013transe]"
         ),
+        "triple_classification": lambda: (
+            "a triple is called true if its score is above the threshold that is most often right on validation triples of its "
+            "relation"
+        ),
         "search": lambda: "every product is ranked for every judged query",
         "recommendation": lambda: (
             "every product is ranked for every user"
@@ -322,11 +328,16 @@ def _evaluation(collected: "Collected") -> list[str]:
         )
     if any(metric.startswith("ndcg") for metrics in collected.study.tasks.values() for metric in metrics):
         found.append("NDCG [@jarvelin2002ndcg] divides by the ideal over all relevant products.")
-    found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
+    if any(not examples.measures for examples in collected.examples.values()):
+        found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
     if collected.baselines:
         names = [escape(name) + _baseline_citation(name) for name in collected.baselines]
-        # Those of link prediction have no settings.
-        chosen = "" if set(collected.examples) == {"link_prediction"} else ", their settings chosen on validation"
+        # Those of graphs have no settings.
+        chosen = (
+            ""
+            if set(collected.examples) <= {"link_prediction", "triple_classification"}
+            else ", their settings chosen on validation"
+        )
         found.append(f"Simple baselines on the same examples{chosen}: {_and(names)}.")
     return found
 

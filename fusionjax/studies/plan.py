@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fusionjax.config import load_run, schema
 from fusionjax.config.axes import READY, ready
 from fusionjax.config.explain import show
@@ -16,7 +14,7 @@ from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import Overrides, Study, load_study
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
-from fusionjax.evaluation.scores import Examples, per_example
+from fusionjax.tasks import TASKS
 
 PLACES = ("data.source_dir", "data.cache_dir", "track")
 """Keys that say where data lie or who watches, not what is computed: the same cell on another machine has others."""
@@ -98,10 +96,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
     for row in study.published:
         if row not in rows:
             raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
-    for task, metrics in study.tasks.items():
-        for metric in metrics:
-            if metric not in (known := metric_names(task)):
-                raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: no metric '{metric}'{nearest(metric, known)}")
+    _check_metrics(study, tree)
     base = _base(study.base, file, tree.origin(("base",)))
     load_run(base, places)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
@@ -118,6 +113,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
             configs[row] = load_run(start, ["evaluation.baselines=false", "seeds=[]", *places], layers)
         except UserError as error:
             raise UserError(f"row '{row}': {error}") from None
+    _check_shown(study, configs, tree)
     cells = [
         Cell(row, seed, config := configs[row].model_copy(update={"seed": seed}), cell_digest(config))
         for seed in study.seeds
@@ -133,10 +129,47 @@ def _base(name: str, file: Path, origin: str) -> Path:
     return base
 
 
-def metric_names(task: str) -> tuple[str, ...]:
-    """What a task's stored ranks give."""
-    nothing = Examples(task, np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64))
-    return tuple(per_example(nothing, np.zeros(0)))
+def _check_metrics(study: Study, tree: Tree) -> None:
+    """Raises `UserError` for a metric or a segment that the stored scores of no task give."""
+    for task, metrics in study.tasks.items():
+        for metric in metrics:
+            try:
+                TASKS[task].check(metric)
+            except UserError as error:
+                raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: {error}") from None
+    known = [name for task in study.tasks for name in TASKS[task].segments]
+    for place, segment in enumerate(study.segments):
+        if segment not in known:
+            raise UserError(
+                f"{tree.origin(('segments', place))}: segments: no task of the study has '{segment}'{nearest(segment, known)}"
+            )
+
+
+def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) -> None:
+    """Raises `UserError` for a task that no row is trained for, and for rows that are measured on different examples."""
+    for task in study.tasks:
+        if not any(_measures(config, task) for config in configs.values()):
+            raise UserError(
+                f"{tree.origin(('tasks', task))}: tasks.{task}: no row measures it: it needs "
+                f"objectives.{TASKS[task].objective}.weight above 0 and a place in evaluation.tasks, where that is set"
+            )
+    first, reference = study.reference, configs[study.reference]
+    for key in ("data.name", "evaluation.max_test", "evaluation.exclude_seen"):
+        section, name = key.split(".")
+        for row, config in configs.items():
+            here, there = (getattr(getattr(one, section), name) for one in (config, reference))
+            if here != there:
+                raise UserError(
+                    f"{tree.origin(('rows', row))}: row '{row}' has {key} {here}, the reference '{first}' {there}: what is "
+                    "measured on different examples cannot stand in one table"
+                )
+
+
+def _measures(config: schema.Run, task: str) -> bool:
+    """Whether a run is trained for a task, and is to be measured on it."""
+    objective = TASKS[task].objective
+    trained = objective is None or getattr(config.objectives, objective).weight > 0
+    return trained and (config.evaluation.tasks is None or task in config.evaluation.tasks)
 
 
 def slug(name: str) -> str:

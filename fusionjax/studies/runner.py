@@ -276,7 +276,7 @@ class Runner:
         self.folder.save_failure(cell.digest, failure)
 
     def _store(self, cell: Cell, home: RunFolder) -> None:
-        ranks, record = {}, record_of(cell, home, self.folder.path)
+        values, record = {}, record_of(cell, home, self.folder.path)
         known, is_reference = self.folder.examples(), cell.row == self.plan.study.reference
         for file in sorted(home.scores.glob("*.npz")):
             examples, found = load_scores(file)
@@ -294,8 +294,8 @@ class Runner:
             # Segments are those of the reference's data: a control changes degrees and counts.
             if task not in known or is_reference:
                 self.folder.save_examples(examples)
-            ranks[task] = found["model"]
-        self.folder.save_cell(cell.digest, record, ranks)
+            values[task] = found["model"]
+        self.folder.save_cell(cell.digest, record, values)
 
     def _store_baselines(self, home: RunFolder) -> None:
         by_task = {}
@@ -320,7 +320,7 @@ class Runner:
 
 
 def record_of(cell: Cell, home: RunFolder, study: Path) -> Record:
-    """What is kept of a finished cell besides its ranks."""
+    """What is kept of a finished cell besides its values."""
     results = home.results()
     return {
         "row": cell.row,

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from fusionjax.data import controls
+from fusionjax.data.batches import StepSource, active, steps_of
 from fusionjax.data.graph import Graph
 from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, VALID, Products, text_column
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import recommendation_cases
-from fusionjax.objectives.towers import catalogue
+from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.training.loop import build_model
 from fusionjax.training.loss import joint_loss
-from fusionjax.training.stream import StepSource, active, steps_of
+from fusionjax.training.state import catalogue
 from tests.shops import CALM, fresh_state, tiny_inputs, tiny_run
 
 SHUFFLES = ("relations_shuffled", "tails_shuffled", "random_same_degree")
@@ -306,9 +306,9 @@ def test_objectives_follow_each_other() -> None:
     source = StepSource(tiny_inputs(config), config, 100)
     assert source.total == 7 and [tuple(source[step]) for step in range(7)] == turns
     # The one that comes later begins with its first batch.
-    objective = source.objectives["next_product"]
+    maker = source.makers["next_product"]
     for nth, step in enumerate((3, 4, 5, 6)):
-        np.testing.assert_array_equal(source[step]["next_product"]["target"], objective.batch(nth)["target"])
+        np.testing.assert_array_equal(source[step]["next_product"]["target"], maker(nth)["target"])
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
@@ -320,14 +320,13 @@ def test_beginning_late_and_by_turns_skips_no_batch(offset: int) -> None:
     own = [step for step in range(20) if step % 3 == offset and 7 <= step < 18]
     assert [step for step in range(20) if "link_prediction" in source[step]] == own
     for nth, step in enumerate(own):
-        expected = source.objectives["link_prediction"].batch(nth)
-        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], expected["head"])
+        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], source.makers["link_prediction"](nth)["head"])
 
 
 def test_an_epoch_is_a_whole_pass_within_the_stretch() -> None:
     epochs = ("train={steps: null, epochs: 2}", *NO_TEXT)
     late = tiny_run(*epochs, "objectives.link_prediction={weight: 1, end: 0.5}", "objectives.next_product.begin=0.5")
     source = StepSource(tiny_inputs(late), late, 10_000)
-    longest = max(objective.steps_per_epoch for objective in source.objectives.values())
+    longest = max(maker.shuffle.per_epoch for maker in source.makers.values())
     assert source.total == steps_of(late, source) == 4 * longest
     assert {step for step in range(source.total) if "link_prediction" in source[step]} == set(range(2 * longest))

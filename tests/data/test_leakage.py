@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
+from fusionjax.data.batches import StepSource, steps_of
 from fusionjax.data.graph import build_graph
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Events, Judgments, Products, Queries, Shop, Triples, Users
 from fusionjax.data.shop import text_column as texts
 from fusionjax.data.split import assign_splits
-from fusionjax.evaluation.tasks import recommendation_cases
-from fusionjax.objectives.towers import catalogue
-from fusionjax.training.stream import StepSource, steps_of
+from fusionjax.tasks.recommendation import recommendation_cases
+from fusionjax.training.state import catalogue
 from tests.shops import ON
 
 N_PRODUCTS, N_COLD, N_USERS, N_QUERIES = 40, 6, 30, 24
@@ -259,8 +259,8 @@ def test_no_edge_from_products_that_meet_only_in_test(split: str, kind: str) -> 
 # -------------------------------------------------------------------------------------------------------------- batches
 def epochs(inputs: Inputs, config: schema.Run, name: str) -> list[dict[str, np.ndarray]]:
     """Two epochs of one objective's batches."""
-    objective = StepSource(inputs, config, steps=1000).objectives[name]
-    return [objective.batch(index) for index in range(2 * objective.steps_per_epoch)]
+    maker = StepSource(inputs, config, steps=1000).makers[name]
+    return [maker(index) for index in range(2 * maker.shuffle.per_epoch)]
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fusionjax.training.step import build_step
 from jax.sharding import AxisType, Mesh
 
 from fusionjax.config import schema
@@ -15,7 +16,6 @@ from fusionjax.training import parallel
 from fusionjax.training.loop import build_model
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.state import TrainState
-from fusionjax.training.step import build_step
 from fusionjax.training.stream import StepSource
 from tests.shops import ON, fresh_state, tiny_inputs, tiny_run
 

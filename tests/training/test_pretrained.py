@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fusionjax.training.step import build_step
 
 import fusionjax
 from fusionjax import pipeline
@@ -28,7 +29,6 @@ from fusionjax.text_encoder import TextEncoder
 from fusionjax.training.loop import build_model, run_optimiser
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.state import TrainState, create
-from fusionjax.training.step import build_step
 from fusionjax.training.stream import StepSource, packed_rows
 from fusionjax.training.teacher import taught
 from fusionjax.training.tuning import is_trained, pretrained

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fusionjax.training.step import build_step
 
 from fusionjax.config import schema
 from fusionjax.objectives.towers import catalogue
@@ -16,7 +17,6 @@ from fusionjax.training.loop import build_model, train
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.optimiser import build_optimiser
 from fusionjax.training.state import TrainState
-from fusionjax.training.step import build_step
 from fusionjax.training.stream import StepSource, active
 from tests.shops import CALM, ONLY_GRAPH, ONLY_USERS, fresh_state, tiny_inputs, tiny_run
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fusionjax.training.step import step_of
+from fusionjax.training.together import Outcome, can_run_together, train_together
 from jax.sharding import PartitionSpec
 
 from fusionjax import pipeline
@@ -23,9 +25,7 @@ from fusionjax.training import loop, parallel, together
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.loop import Interrupted, Trained, build_model, train
 from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.step import step_of
 from fusionjax.training.stream import StepSource
-from fusionjax.training.together import Outcome, can_run_together, train_together
 from tests.shops import ONLY_GRAPH, tiny_inputs, tiny_run
 
 SHORT = (

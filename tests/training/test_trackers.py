@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fusionjax.training.together import train_together
 
 from fusionjax import pipeline, runs
 from fusionjax.config import changed_keys, config_digest
@@ -24,7 +25,6 @@ from fusionjax.errors import UserError
 from fusionjax.runs import RunFolder
 from fusionjax.training import trackers
 from fusionjax.training.loop import Interrupted, train
-from fusionjax.training.together import train_together
 from fusionjax.training.trackers import Facts, Session, Trackers, facts_of, require
 from tests.shops import ONLY_GRAPH, tiny_inputs, tiny_run
 

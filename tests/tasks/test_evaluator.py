@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,16 +14,12 @@ from fusionjax.data.shop import TEST, TRAIN, VALID, Events, Judgments, Products,
 from fusionjax.data.shop import text_column as texts
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import Result
-from fusionjax.evaluation.tasks import (
-    MAIN_METRIC,
-    TASKS,
-    evaluate_baselines,
-    recommendation_cases,
-    sample,
-    search_rows,
-    selection,
-    tasks_of,
-)
+from fusionjax.tasks import TASKS
+from fusionjax.tasks.base import sample
+from fusionjax.tasks.evaluator import Evaluator, selection
+from fusionjax.tasks.predictor import TripleScorers
+from fusionjax.tasks.recommendation import recommendation_cases
+from fusionjax.tasks.search import judged_queries
 
 KEEP, FORBID = schema.Evaluation(exclude_seen=False), schema.Evaluation(exclude_seen=True)
 
@@ -117,13 +115,13 @@ def test_the_latest_products_count_most_for_baselines(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- search
-def test_search_rows(inputs: Inputs) -> None:
-    judged = search_rows(inputs, TEST)
+def test_judged_queries(inputs: Inputs) -> None:
+    judged = judged_queries(inputs, TEST)
     assert judged.query.tolist() == [3, 2, 2, 2] and judged.product.tolist() == [0, 5, 3, 0]
     assert judged.grade.tolist() == [1, 1, 2, 3]
-    one = search_rows(inputs, TEST, 1)
+    one = judged_queries(inputs, TEST, 1)
     assert len(np.unique(one.query)) == 1 and len(one.query) == {2: 3, 3: 1}[int(one.query[0])]  # all of a query or none
-    assert len(search_rows(inputs, VALID).query) == 1
+    assert len(judged_queries(inputs, VALID).query) == 1
 
 
 def test_sample() -> None:
@@ -136,8 +134,12 @@ def test_sample() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- tasks
+def tasks_of(config: schema.Run, inputs: Inputs, split: int = TEST) -> tuple[str, ...]:
+    return Evaluator(config, inputs).tasks(split)
+
+
 def test_tasks_of(inputs: Inputs) -> None:
-    assert tasks_of(run_config(), inputs) == TASKS
+    assert tasks_of(run_config(), inputs) == ("link_prediction", "search", "recommendation")
     assert tasks_of(run_config(), inputs, VALID) == ("search", "recommendation")  # no validation triple
     assert tasks_of(run_config(["recommendation", "search"]), inputs) == ("search", "recommendation")
     assert tasks_of(run_config(query_product=0), inputs) == ("link_prediction", "recommendation")
@@ -162,14 +164,14 @@ def test_a_named_task_that_cannot_be_measured(
 
 
 def test_baselines_of_all_tasks(inputs: Inputs) -> None:
-    found = evaluate_baselines(inputs, run_config())
+    found = Evaluator(run_config(), inputs).baselines()
     assert {task: sorted(by_name) for task, by_name in found.items()} == {
         "link_prediction": ["popularity", "random"],
         "search": ["bm25", "popularity", "random"],
         "recommendation": ["bm25", "item_knn", "popularity", "random"],
     }
     for task, by_name in found.items():
-        assert all(0 <= result.metrics[MAIN_METRIC[task]] <= 1 for result in by_name.values())
+        assert all(0 <= result.metrics[TASKS[task].main] <= 1 for result in by_name.values())
 
 
 # ------------------------------------------------------------------------------------------------------------- selection
@@ -180,7 +182,7 @@ RESULTS = {
 
 
 def chosen(select: str, results: dict[str, Result] = RESULTS) -> float:
-    return selection(schema.Train(steps=1, select=select), results)
+    return selection(schema.Run(train=schema.Train(steps=1, select=select)), results)
 
 
 def test_selection() -> None:
@@ -204,3 +206,100 @@ def test_selection() -> None:
 def test_a_wrong_selection_names_the_nearest(select: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         chosen(select)
+
+
+def test_less_is_better_of_a_mean_rank() -> None:
+    results = {"link_prediction": Result({"mr": 3.0, "mr/unseen": 5.0}, {})}
+    assert chosen("link_prediction/mr", results) == -3.0 and chosen("link_prediction/mr/unseen", results) == -5.0
+
+
+# ---------------------------------------------------------------------------------------------------------------- metrics
+def with_metrics(**metrics: list[str]) -> schema.Run:
+    return schema.Run.model_validate({"text": {"vocab_size": 100}, "evaluation": {"metrics": metrics}})
+
+
+def test_metrics_are_chosen_by_the_config(inputs: Inputs) -> None:
+    config = with_metrics(link_prediction=["hits@5", "amri"], recommendation=["recall@2", "map"])
+    found = Evaluator(config, inputs).baselines()
+    links = found["link_prediction"]["popularity"].metrics
+    assert {"hits@5", "amri", "mrr", "mrr/tail"} <= set(links) and "hits@10" not in links  # the main one is always there
+    users = found["recommendation"]["popularity"].metrics
+    assert {"recall@2", "map", "ndcg@10", "coverage@2", "coverage@10"} <= set(users) and "recall@10" not in users
+    assert any(name.startswith("recall@2/") for name in users)
+    assert set(found["search"]["random"].metrics) >= {"ndcg@10", "recall@100"}
+    with pytest.raises(UserError, match=r"evaluation\.metrics\.search: no metric 'hit@5'; did you mean 'hits@1"):
+        Evaluator(with_metrics(search=["hit@5"]), inputs).tasks()
+
+
+def test_a_selected_metric_is_measured(inputs: Inputs) -> None:
+    config = schema.Run.model_validate({"text": {"vocab_size": 100}, "train": {"steps": 1, "select": "search/recall@3"}})
+    assert TASKS["search"].names(config)[-1] == "recall@3" and "recall@3" not in TASKS["recommendation"].names(config)
+
+
+# --------------------------------------------------------------------------------------------------- examples and a model
+class Recites:
+    """Scores a triple by whether it is among some."""
+
+    def __init__(self, triples: np.ndarray, n_entities: int) -> None:
+        self.table = np.zeros((n_entities, 4, n_entities), np.float32)
+        self.table[tuple(triples.T)] = 1.0
+
+    def triple_scorers(self) -> TripleScorers:
+        def tails(params: Any, head: Any, relation: Any, candidates: Any) -> Any:
+            return params[head, relation][:, candidates]
+
+        def heads(params: Any, tail: Any, relation: Any, candidates: Any) -> Any:
+            return params[candidates][:, relation, tail].T
+
+        return TripleScorers(tails, heads, jnp.asarray(self.table), jnp.arange(len(self.table), dtype=jnp.int32))
+
+    def score_triples(self, triples: np.ndarray) -> np.ndarray:
+        return self.table[tuple(triples.T)]
+
+    def unit_products(self) -> np.ndarray:
+        return np.eye(6, dtype=np.float32)
+
+    def queries(self, rows: np.ndarray) -> np.ndarray:
+        return np.eye(6, dtype=np.float32)[rows]
+
+    def users(self, user: np.ndarray, before: np.ndarray) -> np.ndarray:
+        return np.eye(6, dtype=np.float32)[user]
+
+
+def test_any_model_that_answers_is_measured_and_examples_are_prepared_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A joint shop with false triples: link prediction and triple classification are the same tasks as of a graph alone."""
+    split = [TRAIN, TRAIN, VALID, TEST]
+    triples = Triples.of(["p0", "p1", "p2", "p3"], ["r"] * 4, ["p1", "p2", "p0", "p4"], split=split)
+    negatives = Triples.of(["p0", "p1"], ["r"] * 2, ["p4", "p3"], split=[VALID, TEST])
+    shop = dataclasses.replace(make_shop(), triples=triples, negatives=negatives)
+    found = build_inputs(shop, run_config(), tmp_path, log=lambda _: None)
+    evaluator = Evaluator(run_config(), found)
+    evaluator.check()
+    assert evaluator.tasks() == ("link_prediction", "triple_classification", "search", "recommendation")
+    assert evaluator.tasks(VALID) == ("link_prediction", "search", "recommendation")  # validation chooses the thresholds
+    prepared: list[tuple[str, int]] = []
+    for task in TASKS.values():
+        before = task.examples
+        monkeypatch.setattr(
+            task,
+            "examples",
+            lambda data, split, task=task, before=before: prepared.append((task.name, split)) or before(data, split),
+        )
+    model = Recites(found.real.graph.triples(), len(found.graph.entities))
+    for _ in range(3):
+        valid = evaluator.validate(model)
+    results, simple = evaluator.test(model), evaluator.baselines()
+    assert len(prepared) == len(set(prepared)) == 7
+    assert valid["link_prediction"].metrics["mrr"] == 1.0 == results["link_prediction"].metrics["hits@1"]
+    assert results["triple_classification"].metrics["accuracy"] == 1.0
+    assert set(simple["triple_classification"]) == {"always_true", "tail_frequency", "end_frequency"}
+    stored = evaluator.scores(results, simple)
+    assert stored["triple_classification"].values["model"].tolist() == [[1.0], [1.0]]
+    assert stored["triple_classification"].examples.segments["relation"].labels == ("r",)
+    assert stored["link_prediction"].examples.candidates is not None
+    shown = evaluator.show(model)
+    assert [len(shown[task]) for task in ("search", "recommendation")] == [2, 2] and not shown["link_prediction"]
+    assert [hit.note for hit in shown["search"][0].results[:2]] == ["not judged", "grade 3"]
+    assert evaluator.selected(valid) == selection(run_config(), valid)
