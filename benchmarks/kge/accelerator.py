@@ -23,9 +23,7 @@ from benchmarks import record
 from benchmarks.kge import graph as graphs
 from benchmarks.kge.ours import ALONE, LINKS, OPTIMISER, Program
 from fusionjax.config import load_run, schema
-from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.evaluation.triples import Ranking
-from fusionjax.models.entities import GRAPH
+from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
 
 FB15K = (14_951, 1_345, 592_213)
 """Entities, relations, triples (483,142 of them for training)."""
@@ -101,8 +99,8 @@ def train(graph: graphs.Graph, config: schema.Run, limits: Ceilings, passes: int
 def evaluate(graph: graphs.Graph, config: schema.Run, queries: int) -> dict[str, Any]:
     program = Program(config, graph)
     known = KnownTrue.of(graph.train, graph.valid, graph.test)
-    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, queries, 65536)
-    taken = seconds(lambda: ranking.result(program.model, program.state.params[GRAPH], program.features).ranks, 5)
+    plan = RankingPlan.of(graph.test, known, graph.n_entities, batch_size=queries)
+    taken = seconds(lambda: program.rank(plan), 5)
     return {"queries_per_second": 2 * len(graph.test) / taken}
 
 

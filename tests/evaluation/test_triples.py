@@ -1,16 +1,33 @@
 """Ranks and scores of a model against loops over single triples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.evaluation.triples import Ranking, score_triples, triple_scores
-from fusionjax.models.entities import EntityModel
+from fusionjax.data.shop import TRAIN
+from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
+from fusionjax.evaluation.metrics import Result
+from fusionjax.evaluation.triples import score_triples, triple_scores
+from fusionjax.inference import Encoder
+from fusionjax.models.entities import GRAPH, EntityModel
+from fusionjax.tasks.link_prediction import LinkPrediction, TriplesToRank
+from fusionjax.tasks.predictor import RunPredictor
 from tests.link_prediction.made import ENTITIES, RELATIONS, Made, made, triples
 
 ASKED = triples()[::6]
+
+
+def ranked(at: Made, params: Any) -> Result:
+    """What the task says of the triples asked."""
+    plan = RankingPlan.of(ASKED, KnownTrue.of(triples()), ENTITIES, batch_size=4)
+    asked = TriplesToRank(
+        ASKED, np.arange(len(ASKED)), plan, 8, at.inputs.graph.triples(TRAIN), LinkPrediction().names(at.config)
+    )
+    predictor = RunPredictor(Encoder(at.joint, {GRAPH: params}, 4), np.zeros((1, 1)), at.inputs)
+    return LinkPrediction().measure(predictor, asked)
 
 
 def loop_scores(at: Made) -> np.ndarray:
@@ -35,8 +52,7 @@ def loop_scores(at: Made) -> np.ndarray:
 def test_ranks_and_scores_are_the_loops(how: tuple[str, ...]) -> None:
     at = made(*how)
     every, params = loop_scores(at), at.params(seed=3)
-    ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
-    result = ranking.result(at.model, params, at.features)
+    result = ranked(at, params)
     true = {tuple(row) for row in triples().tolist()}
     ranks = []
     for head, relation, tail in ASKED.tolist():
@@ -49,7 +65,6 @@ def test_ranks_and_scores_are_the_loops(how: tuple[str, ...]) -> None:
             ranks.append(1 + int((others > own).sum()) + int((others == own).sum()) / 2)
     assert result.ranks is not None and result.ranks.reshape(-1).tolist() == ranks
     assert result.metrics["mrr"] == pytest.approx(float(np.mean(1 / np.array(ranks))))
-    assert ranking.metrics(at.model, params, at.features) == dict(result.metrics)
 
     head, relation, tail = triples().T
     expected = every[:, head, relation, tail].mean(0)
@@ -68,9 +83,8 @@ def test_a_gpu_would_rank_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(EntityModel, "score_all", score_all)
     triple_scores.cache_clear()
-    ranking = Ranking.of(ASKED, KnownTrue.of(triples()), triples(), ENTITIES, batch_size=4, block=8)
     with pytest.raises(InterruptedError):
-        ranking.metrics(at.model, at.params(), at.features)
+        ranked(at, at.params())
     assert seen == ["highest"]
 
 

@@ -14,9 +14,9 @@ import pytest
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs
 from fusionjax.errors import Interrupted, NonFiniteLoss, UserError
-from fusionjax.evaluation.evaluator import Evaluator
 from fusionjax.models.joint import JointModel
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Evaluator, Validation
 from fusionjax.training import epochs as module
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.journal import Trained
@@ -60,7 +60,7 @@ def train(
         own = each[place] if each else ()
         configs.append(run_of(*SHORT, *overrides, *own).model_copy(update={"seed": seed}))
     shared = [made_inputs() if inputs is None else inputs] * len(seeds)
-    return train_runs(configs, shared, homes, Evaluator, say=say, **more), homes
+    return train_runs(configs, shared, homes, Validation, say=say, **more), homes
 
 
 def best(home: RunFolder) -> tuple[int, Any]:
