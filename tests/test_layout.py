@@ -19,14 +19,15 @@ ROOMS: dict[str, set[str]] = {
     "files": set(),
     "config": {"errors"},
     "data": {"errors", "files", "config", "hub"},
-    "models": set(),
     "losses": set(),
+    "kernels": set(),
+    "models": {"kernels"},
     "hub": {"errors", "files", "models"},
     "packing": set(),
     "embedding": {"packing", "models"},
     "inference": {"errors", "config", "hub", "data", "models", "losses", "packing", "embedding"},
     "evaluation": {"errors", "files", "config", "hub", "data", "models", "losses", "inference"},
-    "objectives": {"errors", "config", "data", "models", "losses"},
+    "objectives": {"errors", "config", "data", "kernels", "models", "losses", "inference", "evaluation"},
     "runs": {"errors", "files", "config"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "files", "hub", "runs", "text_encoder"},
@@ -49,7 +50,6 @@ ROOMS["training"] = {
     *("errors", "files", "config", "packing", "hub", "data", "models", "losses", "evaluation", "inference", "objectives"),
     *("runs", "text_encoder"),
 }
-ROOMS["kge"] = {*ROOMS["training"], "training"}
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["seeds"] = ROOMS["settings"] = {*ROOMS}
