@@ -6,6 +6,7 @@ device never waits for the host in between.
 
 import dataclasses
 import functools
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -125,8 +126,8 @@ def build_step(
         params, opt_state, norm = optimiser.update(state.params, gradient, state.opt_state, numbers["rates"], state.step, rows)
         average = state.average
         if keep is not None:
-            each = keep ** (1 / epoch)
-            share = (1 - each) / (1 - each ** (state.step + 1))
+            each = math.log(keep) / epoch  # as 1 − its power: that of a long epoch is 1 in float32
+            share = math.expm1(each) / jnp.expm1(each * (state.step + 1))
             average = jax.tree.map(lambda old, new: old + share * (new - old), average, params)
         metrics = {"loss": loss, "gradient_norm": norm, **{f"loss/{name}": value for name, value in losses.items()}}
         return TrainState(state.step + 1, params, opt_state, bank, average), metrics

@@ -51,7 +51,7 @@ def test_nothing_to_train_on_is_said() -> None:
     no_edges = dataclasses.replace(inputs.graph, split=np.full(len(inputs.graph), 2, np.int8))
     nobody = dataclasses.replace(inputs.sequences, split=np.full(len(inputs.sequences.split), 2, np.int8))
     for name, change, said in (
-        ("link_prediction", {"graph": no_edges}, "the graph has no training edges"),
+        ("link_prediction", {"graph": no_edges}, "the graph has no training triple"),
         ("alignment", {"has_text": np.zeros_like(inputs.has_text)}, "no product has both a text and an edge or event"),
         ("query_product", {"positives": np.zeros((0, 2), np.int64)}, "no training judgment of grade ≥ 1 and no training event"),
         ("next_product", {"sequences": nobody}, "no user has a training event"),

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.training.step import build_step
 
 import fusionjax
 from fusionjax import pipeline
@@ -26,13 +25,13 @@ from fusionjax.models.joint import JointModel
 from fusionjax.objectives import query_product
 from fusionjax.objectives.towers import Towers, catalogue
 from fusionjax.text_encoder import TextEncoder
-from fusionjax.training.loop import build_model, run_optimiser
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.state import TrainState, create
+from fusionjax.training.steps import build_step
 from fusionjax.training.stream import StepSource, packed_rows
 from fusionjax.training.teacher import taught
 from fusionjax.training.tuning import is_trained, pretrained
-from tests.shops import CALM, TINY
+from tests.shops import CALM, TINY, model_of, numbers_for, run_optimiser
 from tests.tiny_bert import write_tiny_bert
 
 ONLY_SEARCH = (
@@ -60,7 +59,7 @@ class Prepared:
     def loss(self, params: Any = None, batch: Any = None) -> tuple[Any, Any]:
         """(loss, gradient) of step 0, dropout or not as the config says."""
         arguments = (params or self.state.params, self.state.bank, batch or self.batch, jax.random.key(1))
-        (loss, _), gradient = self.compiled(*arguments, catalogue(self.inputs))
+        (loss, _), gradient = self.compiled(*arguments, catalogue(self.inputs), numbers_for(self.config))
         return loss, gradient
 
     @property
@@ -74,8 +73,8 @@ def prepared(checkpoint: Path, folder: Path, *overrides: str, calm: bool = True)
     config = load_run(None, words)
     shop = prepare(config.data, log=lambda _: None).shop
     inputs = taught(build_inputs(shop, config, folder, log=lambda _: None), config, lambda _: None)
-    model = build_model(config, inputs)
-    state = create(model, run_optimiser(config, model, 100), config.seed)
+    model = model_of(config, inputs)
+    state = create(model, run_optimiser(config, model), False, config.seed)
     noise = np.random.Generator(np.random.Philox(1)).normal(size=state.bank.shape)
     state = dataclasses.replace(state, params=pretrained(state.params, config.text), bank=jnp.asarray(noise, jnp.float32))
     return Prepared(config, inputs, model, state, StepSource(inputs, config, 10)[0])
@@ -113,7 +112,7 @@ def test_memory_is_set_by_the_chunk(checkpoint: Path, tmp_path: Path) -> None:
             f"text.live={min(batch_size, 64)}",
             f"text.chunk={chunk}",
         )
-        arguments = (at.state.params, at.state.bank, at.batch, jax.random.key(1), catalogue(at.inputs))
+        arguments = (at.state.params, at.state.bank, at.batch, jax.random.key(1), catalogue(at.inputs), numbers_for(at.config))
         return at.compiled.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     whole, chunked = bytes_of(1024, 0), bytes_of(1024, 32)
@@ -133,8 +132,10 @@ def test_memory_is_set_by_the_chunk(checkpoint: Path, tmp_path: Path) -> None:
 def test_only_what_is_tuned_changes(checkpoint: Path, tmp_path: Path, words: tuple[str, ...], trained: tuple[str, ...]) -> None:
     at = prepared(checkpoint, tmp_path, "train.optimiser.warmup_share=0", *words)
     before = leaves(at.state.params)
-    optimiser = run_optimiser(at.config, at.model, 100)
-    state, _ = build_step(at.model, optimiser, at.config)(at.state, at.batch, catalogue(at.inputs), jax.random.key(0))
+    optimiser = run_optimiser(at.config, at.model)
+    state, _ = build_step(at.model, optimiser, at.config)(
+        at.state, at.batch, catalogue(at.inputs), jax.random.key(0), numbers_for(at.config)
+    )
     after = leaves(state.params)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     encoder = {name for name in changed if name.startswith("['encoder']")}
@@ -162,8 +163,10 @@ def test_lower_layers_learn_more_slowly(checkpoint: Path, tmp_path: Path) -> Non
             f"train.optimiser.layer_decay={decay}",
         )
         before = leaves(at.state.params)
-        optimiser = run_optimiser(at.config, at.model, 100)
-        state, _ = build_step(at.model, optimiser, at.config)(at.state, at.batch, catalogue(at.inputs), jax.random.key(0))
+        optimiser = run_optimiser(at.config, at.model)
+        state, _ = build_step(at.model, optimiser, at.config)(
+            at.state, at.batch, catalogue(at.inputs), jax.random.key(0), numbers_for(at.config)
+        )
         return {name: value - before[name] for name, value in leaves(state.params).items()}
 
     even, decayed = moved(1.0), moved(0.5)
@@ -278,7 +281,7 @@ def test_masked_words_learn_the_checkpoints_head(checkpoint: Path, tmp_path: Pat
         assert not np.isin(place[target >= 0], (0, (row >= 0).sum() - 1)).any()
     head = TextEncoder.from_pretrained(checkpoint).checkpoint.head
     assert np.array_equal(at.state.params["masked_words"]["bias"], head["bias"])  # pyright: ignore[reportOptionalSubscript]
-    losses, optimiser = [], run_optimiser(at.config, at.model, 100)
+    losses, optimiser = [], run_optimiser(at.config, at.model)
     step, state = build_step(at.model, optimiser, at.config), at.state
     for number in range(12):
         batch = StepSource(at.inputs, at.config, 99)[number]

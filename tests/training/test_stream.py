@@ -48,9 +48,7 @@ def test_shapes_and_types() -> None:
     source, inputs, config = source_of()
     batch, b, h = source[0], 16, config.model.user.history
     assert list(batch) == [*ON, "live"]
-    assert {field: array.shape for field, array in batch["link_prediction"].items()} == dict.fromkeys(
-        ("head", "relation", "tail"), (b,)
-    )
+    assert {field: array.shape for field, array in batch["link_prediction"].items()} == {"chosen": (b,)}
     assert batch["alignment"]["product"].shape == (b,)
     assert batch["query_product"]["known"].shape == (b, b) and batch["query_product"]["known"].dtype == bool
     assert batch["next_product"]["target"].shape == (b, h + 1) and batch["next_product"]["valid"].shape == (b, h)
@@ -75,17 +73,17 @@ def test_turns() -> None:
     # A turn left out skips no batch: the objective goes on where it was.
     objective = source.objectives["link_prediction"]
     for nth, step in enumerate((1, 4, 7)):
-        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], objective.batch(nth)["head"])
+        np.testing.assert_array_equal(source[step]["link_prediction"]["chosen"], objective.batch(nth)["chosen"])
 
 
 def test_length_of_a_run() -> None:
     source, _, config = source_of("train={steps: null, epochs: 2.5}")
     longest = max(objective.steps_per_epoch for objective in source.objectives.values())
-    assert steps_of(config, source) == int(np.ceil(2.5 * longest))
+    assert steps_of(config, source.epoch) == int(np.ceil(2.5 * longest))
     source, _, config = source_of("train={steps: null, epochs: 2, accumulate: 3}", "objectives.next_product.every=50")
     per_epoch = source.objectives["next_product"].steps_per_epoch
-    assert steps_of(config, source) == int(np.ceil(2 * per_epoch * 50 / 3))
-    assert steps_of(tiny_run("train.steps=11"), source) == 11
+    assert steps_of(config, source.epoch) == int(np.ceil(2 * per_epoch * 50 / 3))
+    assert steps_of(tiny_run("train.steps=11"), source.epoch) == 11
 
 
 # ------------------------------------------------------------------------------------------------------------------ live
