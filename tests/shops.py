@@ -12,12 +12,12 @@ import numpy as np
 from fusionjax.config import config_digest, load_run, schema
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import prepare
-from fusionjax.evaluation.evaluator import Evaluator
 from fusionjax.models.joint import JointModel
 from fusionjax.objectives.link_prediction.objective import LinkPrediction
 from fusionjax.objectives.link_prediction.strategies import Strategy, strategy_of
 from fusionjax.objectives.towers import Catalogue, catalogue
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Validation
 from fusionjax.training.journal import OnValidation, Trained
 from fusionjax.training.loop import train
 from fusionjax.training.optimiser import Optimiser, optimiser_of
@@ -138,6 +138,6 @@ def train_alone(
     """One run, trained into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tracked = [] if trackers is None else [trackers]
-    (done,) = train([config], [tiny_inputs(config)], [RunFolder(folder)], Evaluator, say, tracked, on_validation)
+    (done,) = train([config], [tiny_inputs(config)], [RunFolder(folder)], Validation, say, tracked, on_validation)
     assert isinstance(done, Trained)
     return done

@@ -196,6 +196,8 @@ class Metric:
     compute: Compute
     cut_off: Literal["needed", "allowed", "none"]
     higher_is_better: bool = True
+    needs_candidates: bool = False
+    """Whether it needs `Examples.candidates`, which files of earlier versions lack."""
 
 
 def _mrr(asked: Asked, k: int) -> np.ndarray:
@@ -226,7 +228,7 @@ METRICS: dict[str, Metric] = {
     "ndcg_exp": Metric(lambda asked, k: ndcg(asked.targets, asked.ranks, k, asked.grades, exponential=True), "needed"),
     "map": Metric(lambda asked, k: average_precision(asked.relevant, asked.first, k or None), "allowed"),
     "mr": Metric(_mean_rank, "none", higher_is_better=False),
-    "amri": Metric(_adjusted_mean_rank_index, "none"),
+    "amri": Metric(_adjusted_mean_rank_index, "none", needs_candidates=True),
 }
 """Metrics of ranks. A new one is a line here."""
 

@@ -14,6 +14,9 @@ from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import Overrides, Study, load_study
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
+from fusionjax.evaluation.metrics import METRICS
+from fusionjax.evaluation.scores import load_examples
+from fusionjax.studies.folder import StudyFolder
 from fusionjax.tasks import TASKS
 
 PLACES = ("data.source_dir", "data.cache_dir", "track")
@@ -96,7 +99,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
     for row in study.published:
         if row not in rows:
             raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
-    _check_metrics(study, tree)
+    _check_metrics(study, tree, StudyFolder(file.parent))
     base = _base(study.base, file, tree.origin(("base",)))
     load_run(base, places)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
@@ -129,12 +132,13 @@ def _base(name: str, file: Path, origin: str) -> Path:
     return base
 
 
-def _check_metrics(study: Study, tree: Tree) -> None:
+def _check_metrics(study: Study, tree: Tree, folder: StudyFolder) -> None:
     """Raises `UserError` for a metric or a segment that the stored scores of no task give."""
     for task, metrics in study.tasks.items():
         for metric in metrics:
             try:
                 TASKS[task].check(metric)
+                _check_stored(folder, task, metric)
             except UserError as error:
                 raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: {error}") from None
     known = [name for task in study.tasks for name in TASKS[task].segments]
@@ -143,6 +147,13 @@ def _check_metrics(study: Study, tree: Tree) -> None:
             raise UserError(
                 f"{tree.origin(('segments', place))}: segments: no task of the study has '{segment}'{nearest(segment, known)}"
             )
+
+
+def _check_stored(folder: StudyFolder, task: str, metric: str) -> None:
+    """Raises `UserError` if what the folder already holds lacks what a metric needs."""
+    needs = metric in METRICS and METRICS[metric].needs_candidates
+    if needs and (file := folder.examples_file(task)).exists() and load_examples(file).candidates is None:
+        raise UserError(f"no metric '{metric}': the scores stored here lack the number of candidates; 'mr' needs none")
 
 
 def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) -> None:

@@ -22,7 +22,8 @@ KNOWN = KnownTrue.of(TRAIN, np.array([[0, 0, 4]]), TEST)
 
 def ranked() -> dict[str, Result]:
     def measure(scorers: Any, asked: Any) -> Result:
-        return evaluate_scorers(*scorers, asked.triples, KNOWN, 5)
+        tails, heads = scorers
+        return evaluate_scorers(tails, heads, asked.triples, KNOWN, 5)
 
     return measure_baselines("link_prediction", TrainTriples(TRAIN, 5), measure, SimpleNamespace(triples=TEST), seed=1)
 

@@ -18,7 +18,7 @@ from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, VALID, Products, text_column
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import recommendation_cases
+from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.training.loss import joint_loss
 from fusionjax.training.stream import StepSource, active, steps_of
 from tests.shops import CALM, constants_of, fresh_state, model_of, numbers_for, strategy_for, tiny_inputs, tiny_run

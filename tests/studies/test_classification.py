@@ -16,7 +16,7 @@ from fusionjax.studies.plan import make_plan
 from fusionjax.studies.report import write_report
 from fusionjax.studies.tables import write_tables
 from fusionjax.studies.verify import ANALYSIS, reproduce, verify
-from tests.kge.made import ENTITIES, triples
+from tests.link_prediction.made import ENTITIES, triples
 from tests.studies.small import run, write
 
 BASE = """

@@ -1,13 +1,17 @@
 """From a study file to cells, and every mistake a study file can hold."""
 
+import dataclasses
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import dump_study, load_study
 from fusionjax.errors import UserError
+from fusionjax.evaluation.scores import Examples
+from fusionjax.studies.folder import StudyFolder
 from fusionjax.studies.plan import make_plan, slug
 
 STUDY = """
@@ -113,6 +117,12 @@ def test_a_mistake_says_where_and_what_was_meant(tmp_path: Path, old: str, new: 
 def test_any_metric_of_stored_values_may_be_named(tmp_path: Path) -> None:
     plan = make_plan(write(tmp_path, STUDY.replace("[mrr, hits@10]", "[hits@5, map, amri, mr, recall@50]")))
     assert plan.study.tasks["link_prediction"][2] == "amri"
+    older = Examples("link_prediction", np.arange(1), np.array([0, 2]), np.zeros(2, int))
+    StudyFolder(tmp_path).save_examples(older)
+    with pytest.raises(UserError, match=r"study.yaml:12: .*no metric 'amri': the scores stored here lack the number of cand"):
+        make_plan(tmp_path)
+    StudyFolder(tmp_path).save_examples(dataclasses.replace(older, candidates=np.array([5, 5])))
+    make_plan(tmp_path)
 
 
 def test_a_task_that_no_row_is_trained_for_is_refused(tmp_path: Path) -> None:

@@ -303,3 +303,4 @@ def test_any_model_that_answers_is_measured_and_examples_are_prepared_once(
     assert [len(shown[task]) for task in ("search", "recommendation")] == [2, 2] and not shown["link_prediction"]
     assert [hit.note for hit in shown["search"][0].results[:2]] == ["not judged", "grade 3"]
     assert evaluator.selected(valid) == selection(run_config(), valid)
+    assert evaluator.headline(valid)[0] == ("link_prediction", "mrr", 1.0)

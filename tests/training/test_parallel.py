@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.training.step import build_step
 from jax.sharding import AxisType, Mesh
 
 from fusionjax.config import schema

@@ -21,8 +21,8 @@ import pytest
 from fusionjax import pipeline, runs
 from fusionjax.config import changed_keys, config_digest
 from fusionjax.errors import Interrupted, UserError
-from fusionjax.evaluation.evaluator import Evaluator
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Validation
 from fusionjax.training import trackers
 from fusionjax.training.loop import train
 from fusionjax.training.trackers import Facts, Session, Trackers, facts_of, require
@@ -329,7 +329,7 @@ def test_seeds_trained_together_are_tracked_apart(service: Service, tmp_path: Pa
     for home in homes:
         home.path.mkdir()
     guests = [Trackers(home, config, PROVENANCE) for home, config in zip(homes, configs, strict=True)]
-    train(configs, [tiny_inputs(configs[0])] * 2, homes, Evaluator, lambda _: None, guests)
+    train(configs, [tiny_inputs(configs[0])] * 2, homes, Validation, lambda _: None, guests)
     for guest in guests:
         guest.close()
     for home in homes:
