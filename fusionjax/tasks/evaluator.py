@@ -99,10 +99,6 @@ class Evaluator:
         mains = {task: TASKS[task].main_of(self.config) for task in results}
         return [(task, mains[task], result.metrics[mains[task]]) for task, result in results.items()]
 
-    def headline(self, results: Mapping[str, Result]) -> list[tuple[str, str, float]]:
-        """(task, its main metric, value) of each task, for people."""
-        return [(task, MAIN_METRIC[task], result.metrics[MAIN_METRIC[task]]) for task, result in results.items()]
-
     def scores(self, model: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]]) -> dict[str, Scores]:
         """Test examples with all their segments, and everyone's values.
 
