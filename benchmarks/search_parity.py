@@ -41,7 +41,7 @@ def main() -> int:
     from fusionjax.data.shop import TEST
     from fusionjax.evaluation.ranking import VectorScorer
     from fusionjax.evaluation.search import evaluate_search
-    from fusionjax.evaluation.tasks import search_rows
+    from fusionjax.tasks.search import judged_queries
 
     model = fusionjax.load(arguments.run)
     shop = prepare(model.config.data).shop
@@ -49,7 +49,7 @@ def main() -> int:
     assert inputs.query_tokens is not None and shop.queries is not None
     text = model.config.text
     n_queries = len(shop.queries)
-    judged = search_rows(inputs, TEST)
+    judged = judged_queries(inputs, TEST)
     asked = np.unique(judged.query)
     texts = {
         "products": [text.product_prompt + each for each in texts_read(inputs, model.config)],

@@ -140,15 +140,16 @@ def worker(arguments: argparse.Namespace) -> int:
     import jax
 
     from fusionjax.config import load_run
-    from fusionjax.data.batches import StepSource, stream
     from fusionjax.data.inputs import build_inputs
     from fusionjax.data.prepare import prepare
     from fusionjax.losses import info_nce
     from fusionjax.models.joint import JointModel
+    from fusionjax.objectives.towers import catalogue
     from fusionjax.training import parallel
-    from fusionjax.training.loop import build_model, creator, run_optimiser
-    from fusionjax.training.state import catalogue
-    from fusionjax.training.step import build_step
+    from fusionjax.training.optimiser import optimiser_of
+    from fusionjax.training.state import create, layout
+    from fusionjax.training.steps import build_step, numbers_of
+    from fusionjax.training.stream import StepSource, stream
     from fusionjax.training.tuning import pretrained
 
     with tempfile.TemporaryDirectory() as folder:
@@ -171,14 +172,16 @@ def worker(arguments: argparse.Namespace) -> int:
         config = load_run(None, [f"{key}={value}" for key, value in overrides.items()])
         inputs = build_inputs(prepare(config.data, log=lambda _: None).shop, config, Path(folder) / "run", log=lambda _: None)
     mesh = parallel.build_mesh()
-    model: JointModel = build_model(config, inputs)
-    optimiser = run_optimiser(config, model, 1000)
-    state = creator(model, optimiser, mesh)(0)
+    model = JointModel(layout(config, inputs))
+    assert model.layout.encoder is not None
+    optimiser = optimiser_of(config, model.layout.encoder.layers, 1000)
+    state = parallel.replicate(create(model, optimiser, False, 0), mesh)
     params = pretrained(state.params, config.text)
     state = type(state)(state.step, params, state.opt_state, state.bank)
+    numbers = numbers_of(config, optimiser.base_rates())
     places = parallel.replicate(catalogue(inputs), mesh)
     key = parallel.replicate(jax.random.key(0), mesh)
-    step = build_step(model, optimiser, config, mesh)
+    step = build_step(model, optimiser, config, None, 1, mesh)
     source = StepSource(inputs, config, 10_000)
 
     assert inputs.query_tokens is not None and inputs.product_tokens is not None
@@ -203,14 +206,14 @@ def worker(arguments: argparse.Namespace) -> int:
     for number in range(arguments.steps + 1):
         if shapes(source[number]) not in compiled:
             compiled.add(shapes(source[number]))
-            state, metrics = step(state, parallel.shard_batch(source[number], mesh), places, key)
+            state, metrics = step(state, parallel.shard_batch(source[number], mesh), places, key, numbers)
             loss = float(metrics["loss"])
     compile_seconds = time.perf_counter() - started
     batches = stream(source) if arguments.steps else iter(())
     next(batches, None)
     started = time.perf_counter()
     for _ in range(arguments.steps):
-        state, metrics = step(state, parallel.shard_batch(next(batches), mesh), places, key)
+        state, metrics = step(state, parallel.shard_batch(next(batches), mesh), places, key, numbers)
         del metrics  # not read: that would stop the device
     jax.block_until_ready(state.params)
     unit = 1 if sys.platform == "darwin" else 1024

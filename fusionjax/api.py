@@ -56,11 +56,17 @@ def config_file(config: str | Path) -> Path:
     return shipped[name]
 
 
-def load_config(config: Config | None = None, overrides: Overrides = (), shop: "Shop | None" = None) -> "schema.Run":
+def load_config(
+    config: Config | None = None,
+    overrides: Overrides = (),
+    shop: "Shop | None" = None,
+    renamed: dict[str, str] | None = None,
+) -> "schema.Run":
     """Resolves a config: defaults, then the file or mapping (whose `extends` may name another), the shop, the overrides.
 
     Args:
       shop: one that was made by `Shop.from_folder` or `Shop.from_tables`; it takes the place of the config's data set.
+      renamed: gets yesterday's keys that were read, each with today's name of it.
 
     Raises:
       UserError: no such config, a key or value it cannot have, a shop of another kind.
@@ -80,7 +86,7 @@ def load_config(config: Config | None = None, overrides: Overrides = (), shop: "
         last = [layer(overrides, "overrides")]
     else:
         last, words = [], _words(overrides)
-    found = load_run(path, words, [*layers, *last])
+    found = load_run(path, words, [*layers, *last], renamed)
     if shop is None:
         return found
     if shop.origin is None:
@@ -88,13 +94,33 @@ def load_config(config: Config | None = None, overrides: Overrides = (), shop: "
     from fusionjax.data.prepare import cache_root
 
     named = layer(shop.origin.settings(cache_root(found.data)), "shop")
-    return load_run(path, words, [*layers, named, *last])
+    return load_run(path, words, [*layers, named, *last], renamed)
 
 
 def _words(overrides: Sequence[str]) -> list[str]:
     if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
         raise UserError(f"overrides: expected a list of 'KEY=VALUE' or a mapping, got {overrides!r}")
     return list(overrides)
+
+
+def say_renamed(config: Config, renamed: Mapping[str, str], say: Say) -> None:
+    """One line about keys of an earlier version, if there are any (`load_config`)."""
+    if not renamed:
+        return
+    shown = ", ".join(list(renamed)[:8]) + (f" and {len(renamed) - 8} more" if len(renamed) > 8 else "")
+    hint = "" if isinstance(config, Mapping) else f"; in today's keys: fusionjax config upgrade {config_file(config)}"
+    say(f"keys of an earlier version: {shown}{hint}")
+
+
+def upgrade_config(file: str | Path) -> str:
+    """The text of a config file in today's keys, its comments kept.
+
+    Raises:
+      UserError: no such file, or what stands in it cannot be said in today's keys.
+    """
+    from fusionjax.config.rewrite import rewrite
+
+    return rewrite(Path(file))
 
 
 def dump_config(config: "schema.Run") -> str:
@@ -166,15 +192,17 @@ def train(
 
     Raises:
       UserError: a mistake in config, data or folder.
-      NonFiniteLoss, Interrupted: from training (`fusionjax.training.loop`).
+      NonFiniteLoss, Interrupted: from training (`fusionjax.errors`).
     """
-    resolved = load_config(config, overrides, shop)
+    renamed: dict[str, str] = {}
+    resolved = load_config(config, overrides, shop, renamed)
+    say_renamed(config, renamed, say)
     from fusionjax import pipeline
     from fusionjax.seeds import run_seeds
     from fusionjax.settings import run_settings
 
     name = "run" if isinstance(config, Mapping) else config_file(config).stem
-    run = run_settings if resolved.kge.settings else run_seeds if resolved.seeds else pipeline.run
+    run = run_settings if resolved.settings else run_seeds if resolved.seeds else pipeline.run
     return Run(run(resolved, None if run_dir is None else Path(run_dir), name, say=say).path)
 
 

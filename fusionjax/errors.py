@@ -1,4 +1,4 @@
-"""The one exception a person can act on."""
+"""Every exception of the package."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,18 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """A mistake in a config, a data file or a command: printed as one clear line, exit code 2."""
+
+
+class NaNScore(ValueError):
+    """A model scored a candidate with NaN, so that nothing can be ranked."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training diverged; the checkpoints written before stay."""
+
+
+class Interrupted(RuntimeError):
+    """SIGTERM came: the state is saved, the run can go on later."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -16,13 +16,25 @@ from fusionjax.data.batches import bucket, history_columns
 from fusionjax.data.inputs import Inputs, Sequences
 from fusionjax.embedding import embed
 from fusionjax.losses import normalise
+from fusionjax.models.entities import GRAPH, EntityModel, Features
 from fusionjax.models.joint import JointModel
 from fusionjax.packing import Ragged
 
 
+def features_of(inputs: Inputs) -> Features:
+    """What is known of the entities in words and numbers, on the device."""
+    text = inputs.entity_text if inputs.entity_text is not None else np.zeros((len(inputs.seen), 0), np.float32)
+    return Features(jnp.asarray(text), jnp.asarray(inputs.literals), jnp.asarray(inputs.seen, jnp.float32))
+
+
 @functools.partial(jax.jit, static_argnames="model")
-def _products(model: JointModel, params: Any, rows: Any, text: Any, has_text: Any, has_entity: Any) -> jax.Array:
-    return cast(jax.Array, model.apply({"params": params}, rows, text, has_text, has_entity, method="products"))
+def _products(model: JointModel, params: Any, entity: Any, text: Any, has_text: Any, has_entity: Any) -> jax.Array:
+    return cast(jax.Array, model.apply({"params": params}, text, entity, has_text, has_entity, method="products"))
+
+
+@functools.partial(jax.jit, static_argnames="entities")
+def _entities(entities: EntityModel, params: Any, features: Features, rows: Any) -> jax.Array:
+    return entities.rows(params, features, rows)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -72,18 +84,21 @@ class Encoder:
         n = inputs.n_products
         out = np.zeros((n, self.model.layout.dim), np.float32)
         size = max(self.batch_size, 4096)
-        on_device = jnp.asarray(bank)
+        on_device, entities = jnp.asarray(bank), self.model.layout.entities
+        features = None if entities is None else features_of(inputs)
         for rows, valid in _batches(np.arange(n), size):
             text = on_device[rows] if self.model.layout.uses_bank else None
-            vectors = _products(self.model, self.params, rows, text, inputs.has_text[rows], inputs.has_entity[rows])
+            entity = None if entities is None else _entities(entities, self.params[GRAPH], features, rows)
+            vectors = _products(self.model, self.params, entity, text, inputs.has_text[rows], inputs.has_entity[rows])
             out[rows[:valid]] = np.asarray(vectors)[:valid]
         return out
 
     def titles(self, tokens: np.ndarray) -> np.ndarray:
         """Unit vectors of texts as products nobody knows: no entity row (a title typed in, a product of another shop)."""
         text = self.text(tokens)
-        rows = np.zeros(len(text), np.int32)
-        vectors = _products(self.model, self.params, rows, text, (tokens >= 0).sum(1) > 2, np.zeros(len(text), bool))
+        entities = self.model.layout.entities
+        entity = None if entities is None else np.zeros((len(text), entities.scorer.entity_width), np.float32)
+        vectors = _products(self.model, self.params, entity, text, (tokens >= 0).sum(1) > 2, np.zeros(len(text), bool))
         return np.asarray(normalise(vectors))
 
     def queries(self, tokens: np.ndarray) -> np.ndarray:

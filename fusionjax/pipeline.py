@@ -1,7 +1,4 @@
-"""A run from its config to its folder: data → inputs → training → one test → report. Every stage can be killed and repeated.
-
-There are two kinds of run: the joint model's, and graph embedding alone (`kge.scorer`); each stage picks by the config.
-"""
+"""A run from its config to its folder: data → inputs → training → one test → report. Every stage can be killed and repeated."""
 
 import contextlib
 import dataclasses
@@ -12,38 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fusionjax import hub, runs
 from fusionjax.config import dump_run, schema
-from fusionjax.config.kge_unread import unread
+from fusionjax.config.unread import unread
 from fusionjax.data.clean import render_effects
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.prepare import Prepared, prepare
-from fusionjax.data.shop import TEST, VALID
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation.metrics import Result
 from fusionjax.evaluation.scores import Scores, save_scores
-from fusionjax.evaluation.tasks import (
-    TASKS,
-    evaluate_baselines,
-    evaluate_model,
-    recommendation_cases,
-    sample,
-    scores_by_task,
-    tasks_of,
-)
 from fusionjax.files import write_json
-from fusionjax.kge import run as graph_run
-from fusionjax.kge.inputs import GraphInputs, graph_inputs
 from fusionjax.reporting import plots, report
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
-from fusionjax.serving.build import graph_index
 from fusionjax.serving.folder import write_index
+from fusionjax.tasks import TASKS
+from fusionjax.tasks.evaluator import Evaluator, Validation
+from fusionjax.tasks.predictor import RunPredictor
 from fusionjax.training import trackers
-from fusionjax.training.loop import NonFiniteLoss, OnValidation, Trained, prefixed, train
-from fusionjax.training.together import can_run_together, train_together
+from fusionjax.training.entity_text import with_entity_text
+from fusionjax.training.journal import OnValidation, Trained, prefixed
+from fusionjax.training.loop import Outcome, cannot_share, train
 from fusionjax.training.trackers import Trackers
 
 Say = Callable[[str], None]
@@ -75,55 +61,40 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print, fi
     say("shop: " + ", ".join(f"{count:,} {part}" for part, count in prepared.shop.counts().items()))
     inputs = _inputs(prepared, config, home, say)
     with Trackers(home, config, record, say) as tracked:
-        trained = _train(config, inputs, home, say, trackers=tracked)
+        trained = _train_one(config, inputs, home, say, tracked)
         _finish(home, config, prepared, inputs, trained, record, time.monotonic() - started, say, tracked)
     return home
 
 
-def _inputs(prepared: Prepared, config: schema.Run, home: RunFolder, say: Say) -> Inputs | GraphInputs:
+def _inputs(prepared: Prepared, config: schema.Run, home: RunFolder, say: Say) -> Inputs:
     if ignored := unread(config):
-        kind = "the joint model, without kge.scorer" if config.kge.scorer is None else "graph embedding, as it is set here"
-        say(f"not read by {kind}: {', '.join(ignored)}")
-    if config.kge.scorer is not None:
-        return graph_inputs(prepared.shop, config, say)
+        say(f"not read by this run, as it is set here: {', '.join(ignored)}")
     inputs = build_inputs(prepared.shop, config, home.tokenizer, log=say)
-    say(f"graph: {len(inputs.graph.entities):,} entities, {len(inputs.graph.relations)} relations, {len(inputs.graph):,} edges")
-    return inputs
+    return with_entity_text(inputs, config, say)
 
 
 def _train(
-    config: schema.Run,
-    inputs: Inputs | GraphInputs,
-    home: RunFolder,
-    say: Say,
-    on_validation: OnValidation | None = None,
-    trackers: Trackers | None = None,
-) -> Trained:
-    if isinstance(inputs, Inputs):
-        return train(config, inputs, home, say, on_validation, trackers)
-    (trained,) = graph_run.train([config], inputs, [home], say, [trackers] if trackers else [], on_validation)
-    assert isinstance(trained, Trained)  # a lone run that fails raises
-    return trained
-
-
-def _train_together(
     configs: Sequence[schema.Run],
-    inputs: Sequence[Inputs | GraphInputs],
+    inputs: Sequence[Inputs],
     homes: Sequence[RunFolder],
     say: Say,
     tracked: Sequence[Trackers],
-) -> Sequence[Trained | NonFiniteLoss]:
-    joint = [one for one in inputs if isinstance(one, Inputs)]
-    if joint:
-        return train_together(configs, joint, homes, say, tracked)
-    (graph, *_) = [one for one in inputs if isinstance(one, GraphInputs)]  # one and the same
-    return graph_run.train(configs, graph, homes, say, tracked)
+    on_validation: OnValidation | None = None,
+) -> list[Outcome]:
+    return train(configs, inputs, homes, Validation, say, tracked, on_validation)
 
 
-def _best(config: schema.Run, inputs: Inputs | GraphInputs, home: RunFolder) -> serving.Model | graph_run.Best:
-    if isinstance(inputs, Inputs):
-        return serving.from_checkpoint(config, inputs, home)
-    return graph_run.load_best(config, inputs, home)
+def _train_one(
+    config: schema.Run,
+    inputs: Inputs,
+    home: RunFolder,
+    say: Say,
+    tracked: Trackers,
+    on_validation: OnValidation | None = None,
+) -> Trained:
+    (trained,) = _train([config], [inputs], [home], say, [tracked], on_validation)
+    assert isinstance(trained, Trained)  # a lone run that fails raises
+    return trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +139,7 @@ def validate_only(
         return on_validation is not None and any([on_validation(row["step"], row["selected"]) for row in new])
 
     with Trackers(home, config, record, say) as tracked:
-        trained = _train(config, inputs, home, say, lambda *_: tell(), tracked)
+        trained = _train_one(config, inputs, home, say, tracked, lambda *_: tell())
     tell()  # what a process wrote that was killed right after its last step
     rows = _validations(home)
     best = next(row for row in reversed(rows) if row["best"])
@@ -178,24 +149,23 @@ def validate_only(
 def validate_settings(
     configs: Sequence[schema.Run], folders: Sequence[Path], name: str, say: Say = print
 ) -> list[float | None]:
-    """Trains runs of graph embedding that differ in numbers alone, in one program; tests none of them.
+    """Trains runs of link prediction that differ in numbers alone, in one program; tests none of them.
 
     Returns:
       The best validation value of each; None where training diverged.
 
     Raises:
-      UserError: as `run`; the runs differ in more than `kge.train.check_together` allows.
+      UserError: as `run`; the runs differ in more than `training.loop.check_together` allows.
       Interrupted: from training.
     """
     homes = [runs.open_run(one, folder, name) for one, folder in zip(configs, folders, strict=True)]
     prepared = prepare(configs[0].data, log=say)
     records = [_start(home, one, prepared) for one, home in zip(configs, homes, strict=True)]
     inputs = _inputs(prepared, configs[0], homes[0], say)
-    assert isinstance(inputs, GraphInputs)
     with contextlib.ExitStack() as stack:
         given = zip(configs, homes, records, strict=True)
         tracked = [stack.enter_context(Trackers(home, one, record, say)) for one, home, record in given]
-        trained = graph_run.train(configs, inputs, homes, say, tracked)
+        trained = _train(configs, [inputs] * len(configs), homes, say, tracked)
     return [
         next(row["selected"] for row in reversed(_validations(home)) if row["best"]) if isinstance(outcome, Trained) else None
         for home, outcome in zip(homes, trained, strict=True)
@@ -228,12 +198,12 @@ def run_together(
       The folders as `RunFolder`s, in the order of the seeds.
 
     Raises:
-      UserError: as `run`; or seeds of this config cannot be trained together (`training.together.can_run_together`).
+      UserError: as `run`; or seeds of this config cannot be trained together (`training.loop.cannot_share`).
       Interrupted: from training.
     """
     if len(set(seeds)) != len(seeds) or len({folder.absolute() for folder in folders}) != len(folders):
         raise ValueError(f"seeds {list(seeds)} and their folders must differ")
-    if reason := cannot_run_together(config):
+    if reason := cannot_share(config):
         raise UserError(f"{name}: {reason}")
     trackers.require(config.track)
     configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
@@ -260,7 +230,7 @@ def run_together(
         inputs += [_inputs(prepared, one, home, lambda _: None) for one, home, _ in todo[1:]]
     with contextlib.ExitStack() as stack:
         tracked = [stack.enter_context(Trackers(home, one, record, say)) for one, home, record in todo]
-        trained = _train_together([one for one, _, _ in todo], inputs, [home for _, home, _ in todo], say, tracked)
+        trained = _train([one for one, _, _ in todo], inputs, [home for _, home, _ in todo], say, tracked)
         share = (time.monotonic() - started) / len(todo)
         for (one, home, record), own, outcome, tracker in zip(todo, inputs, trained, tracked, strict=True):
             if isinstance(outcome, Trained):
@@ -274,20 +244,11 @@ def run_together(
     return homes
 
 
-def cannot_run_together(config: schema.Run) -> str | None:
-    """Why seeds of this config cannot be trained in one program; `None`: they can."""
-    if config.kge.scorer is None:
-        return can_run_together(config)
-    if config.data.controls != schema.Controls():
-        return "data.controls: the seeds' graphs differ"
-    return None
-
-
 def _finish(
     home: RunFolder,
     config: schema.Run,
     prepared: Prepared,
-    inputs: Inputs | GraphInputs,
+    inputs: Inputs,
     trained: Trained,
     record: dict[str, Any],
     spent: float,
@@ -297,8 +258,8 @@ def _finish(
     """What follows training: the one test, the provenance's end, the report. `spent`: seconds this process took until here."""
     started = time.monotonic()
     say(f"best checkpoint: step {trained.best_step} of {trained.steps}; measuring it on test")
-    best = _best(config, inputs, home)
-    _write_index(home, best, inputs, prepared.fingerprint, say)
+    best = serving.from_checkpoint(config, inputs, home)
+    write_index(home, best.index, prepared.fingerprint, say)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)  # before results.json, which says that the run was measured
     write_json(home.results_file, results)
@@ -331,15 +292,15 @@ def evaluate(folder: Path, say: Say = print, tasks: Sequence[str] | None = None)
     config = _with_tasks(home.config(), tasks)
     if config.seeds:
         raise UserError(f"{folder}: a run of several seeds; measure one of them, such as {folder / f'seed-{config.seeds[0]}'}")
-    if config.kge.settings:
+    if config.settings:
         raise UserError(f"{folder}: a run of several settings; measure the chosen one, {folder / 'setting-N'}")
     prepared = prepare(config.data, log=say)
     record = _start(home, config, prepared)
     inputs = _inputs(prepared, config, home, say)
-    best = _best(config, inputs, home)
+    best = serving.from_checkpoint(config, inputs, home)
     if tasks is not None:
         return _of_tasks(measure(best, inputs, config)[0], tasks), True
-    _write_index(home, best, inputs, prepared.fingerprint, say)
+    write_index(home, best.index, prepared.fingerprint, say)
     results, scores = measure(best, inputs, config)
     write_scores(home, scores)
     same = home.results_file.exists() and home.results() == results
@@ -352,7 +313,7 @@ def _with_tasks(config: schema.Run, tasks: Sequence[str] | None) -> schema.Run:
     if tasks is None:
         return config
     for task in tasks:
-        if task not in TASKS and config.kge.scorer is None:
+        if task not in TASKS:
             raise UserError(f"no task '{task}'{nearest(task, TASKS)}")
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"tasks": tuple(tasks)})})
 
@@ -366,17 +327,6 @@ def _of_tasks(results: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
         name: {task: row for task, row in part.items() if task in tasks} if name in by_task else part
         for name, part in results.items()
     }
-
-
-def _write_index(
-    home: RunFolder, best: serving.Model | graph_run.Best, inputs: Inputs | GraphInputs, fingerprint: str, say: Say
-) -> None:
-    if isinstance(inputs, GraphInputs):
-        assert isinstance(best, graph_run.Best)
-        write_index(home, graph_index(best, inputs), fingerprint, say)
-    else:
-        assert isinstance(best, serving.Model)
-        write_index(home, best.index, fingerprint, say)
 
 
 def check_fingerprint(place: Path, found: str, expected: str | None) -> None:
@@ -404,47 +354,38 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
             )
         return record
     record = runs.provenance(config, prepared.fingerprint, prepared.source)
-    if config.kge.scorer is None:
-        places = {
-            "text.checkpoint": config.text.checkpoint,
-            "objectives.distillation.teacher": config.objectives.distillation.teacher,
-        }
-    else:
-        places = {"kge.text.checkpoint": config.kge.text.checkpoint if config.kge.text.use != "none" else None}
+    entity_text = config.model.entity.text
+    places = {
+        "text.checkpoint": config.text.checkpoint,
+        "objectives.distillation.teacher": config.objectives.distillation.teacher,
+        "model.entity.text.checkpoint": entity_text.checkpoint if entity_text.use != "none" else None,
+    }
     if checkpoints := {key: hub.fingerprint(hub.locate(place)) for key, place in places.items() if place is not None}:
         record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
     write_json(home.provenance_file, record)
     return record
 
 
-def measure(
-    best: serving.Model | graph_run.Best, inputs: Inputs | GraphInputs, config: schema.Run
-) -> tuple[dict[str, Any], dict[str, Scores]]:
+def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the best checkpoint on validation and test, and baselines on test.
 
     Returns:
       (what results.json holds, what `write_scores` writes: everyone's ranks on test by task).
     """
-    settings, more = config.evaluation, {}
-    if isinstance(inputs, GraphInputs):
-        assert isinstance(best, graph_run.Best)
-        measured = graph_run.measure(best, inputs, config)
-        parts, found = {"valid": measured.valid, "test": measured.test}, measured.ranked
-        more = {"intervals": measured.intervals} if measured.intervals else {}
-    else:
-        assert isinstance(best, serving.Model)
-        found = evaluate_model(best.encoder, best.bank, inputs, config, TEST, settings.max_test)
-        valid = evaluate_model(best.encoder, best.bank, inputs, config, VALID, settings.max_valid)
-        parts = {"valid": _metrics(valid), "test": _metrics(found)}
-    simple = _baselines(inputs, config) if settings.baselines else {}
-    numbers = {split: {task: _finite(row) for task, row in tasks.items()} for split, tasks in parts.items()}
-    return {**numbers, **more, **_baseline_results(simple), **_sampled(settings)}, _scores(found, simple, inputs)
+    tasks = Evaluator(config, inputs)
+    predictor = RunPredictor(best.encoder, best.bank, inputs)
+    found, valid = tasks.test(predictor), tasks.validate(predictor)
+    parts = {"valid": _numbers(valid), "test": _numbers(found)}
+    intervals, simple = tasks.intervals(found), tasks.baselines() if config.evaluation.baselines else {}
+    more = {"intervals": intervals} if intervals else {}
+    return {**parts, **more, **_baseline_results(simple), **_said_of(config.evaluation)}, tasks.scores(found, simple)
 
 
-def measure_baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
+def measure_baselines(inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Measures the baselines alone, without any training; the same two as `measure` returns."""
-    found = _baselines(inputs, config)
-    return {**_baseline_results(found), **_sampled(config.evaluation)}, _scores({}, found, inputs)
+    tasks = Evaluator(config, inputs)
+    found = tasks.baselines()
+    return {**_baseline_results(found), **_said_of(config.evaluation)}, tasks.scores({}, found)
 
 
 def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None, say: Say) -> None:
@@ -464,22 +405,10 @@ def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None
     write_json(home.results_file, results)
 
 
-def _baselines(inputs: Inputs | GraphInputs, config: schema.Run) -> dict[str, dict[str, Result]]:
-    if isinstance(inputs, GraphInputs):
-        return graph_run.measure_baselines(inputs, config)
-    return evaluate_baselines(inputs, config, config.evaluation.max_test)
-
-
-def _scores(
-    found: Mapping[str, Result], simple: Mapping[str, Mapping[str, Result]], inputs: Inputs | GraphInputs
-) -> dict[str, Scores]:
-    return scores_by_task(found, simple, inputs.rows if isinstance(inputs, GraphInputs) else inputs)
-
-
 def write_scores(home: RunFolder, scores: Mapping[str, Scores]) -> None:
     """scores/TASK.npz."""
-    for task, (asked, ranks) in scores.items():
-        save_scores(home.scores / f"{task}.npz", asked, ranks)
+    for task, (asked, values) in scores.items():
+        save_scores(home.scores / f"{task}.npz", asked, values)
 
 
 def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Any]:
@@ -492,19 +421,18 @@ def _baseline_results(found: Mapping[str, Mapping[str, Result]]) -> dict[str, An
     return results
 
 
-def _sampled(settings: schema.Evaluation) -> dict[str, Any]:
-    sampled = {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}
-    if not sampled:
-        return {}
-    return {"sampled": {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}}
+def _said_of(settings: schema.Evaluation) -> dict[str, Any]:
+    """What a reader of the results must know: that they are of a sample, and which metrics were asked for."""
+    said: dict[str, Any] = {}
+    if sampled := {name: size for name, size in (("valid", settings.max_valid), ("test", settings.max_test)) if size}:
+        said["sampled"] = {name: f"at most {size} examples a task, drawn once at random" for name, size in sampled.items()}
+    if settings.metrics:
+        said["metrics"] = {task: list(names) for task, names in settings.metrics.items()}
+    return said
 
 
 def _numbers(results: Mapping[str, Result]) -> dict[str, dict[str, float | None]]:
-    return {task: _finite(metrics) for task, metrics in _metrics(results).items()}
-
-
-def _metrics(results: Mapping[str, Result]) -> dict[str, Mapping[str, float]]:
-    return {task: result.metrics for task, result in results.items()}
+    return {task: _finite(result.metrics) for task, result in results.items()}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -516,18 +444,18 @@ def write_report(
     home: RunFolder,
     config: schema.Run,
     prepared: Prepared,
-    inputs: Inputs | GraphInputs,
-    best: serving.Model | graph_run.Best,
+    inputs: Inputs,
+    best: serving.Model,
     results: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
     """plots/*.png and report.html."""
     vectors = labels = None
     shown = report.Examples()
-    graph = inputs.graph if isinstance(inputs, Inputs) else inputs.rows.graph
-    what = " + ".join(config.model.product.sources) if config.kge.scorer is None else config.kge.scorer
-    if isinstance(inputs, Inputs) and isinstance(best, serving.Model):
-        shown = examples(best, inputs, config)
+    what = " + ".join(config.model.product.sources) if best.layout.has_products else config.model.entity.scorer
+    if best.layout.has_products:
+        found = Evaluator(config, inputs).show(RunPredictor(best.encoder, best.bank, inputs))
+        shown = report.Examples(found.get("search", []), found.get("recommendation", []))
         if inputs.n_products > 2:
             vectors, labels = best.unit, [path.split(" > ")[0] for path in inputs.shop.products.category]
             if not any(labels):
@@ -544,56 +472,5 @@ def write_report(
         examples=shown,
         cleaning=prepared.cleaning,
         counts=prepared.shop.counts(),
-        graph_counts=graph.relation_counts(),
+        graph_counts=inputs.graph.relation_counts(),
     )
-
-
-def examples(best: serving.Model, inputs: Inputs, config: schema.Run, most: int = 6, k: int = 5) -> report.Examples:
-    """A few test queries and test users with what the model returns for them, drawn once at random."""
-    tasks = tasks_of(config, inputs, TEST)
-    queries: list[report.QueryExample] = []
-    users: list[report.UserExample] = []
-    products = inputs.shop.products
-    if "search" in tasks:
-        judgments = inputs.shop.judgments
-        rows = judgments.split == TEST
-        grades = {
-            (query, product): grade
-            for query, product, grade in zip(judgments.query[rows], judgments.product[rows], judgments.grade[rows], strict=True)
-        }
-        for query in sample(np.unique(judgments.query[rows]), most):
-            text = str(inputs.shop.queries.text[query])
-            hits = [
-                report.Shown(hit.title or hit.id, hit.score, _grade(grades.get((query, best.product_row(hit.id)))))
-                for hit in best.search(text, k)
-            ]
-            queries.append(report.QueryExample(text, hits))
-    if "recommendation" in tasks:
-        cases = recommendation_cases(inputs, TEST, config.evaluation)
-        assert inputs.sequences is not None
-        places = sample(np.arange(len(cases.user)), most)
-        vectors = best.encoder.users(best.raw, inputs.sequences, cases.user[places], cases.before[places], inputs.profile)
-        for place, vector in zip(places, vectors, strict=True):
-            history, taken = cases.history[place], set(cases.targets[place].tolist())
-            scores = best.unit @ vector
-            if config.evaluation.exclude_seen:
-                scores[history] = -np.inf
-            shown = [
-                report.Shown(_name(products, row), float(scores[row]), "taken" if row in taken else "")
-                for row in np.argsort(-scores, kind="stable")[:k]
-            ]
-            latest = [_name(products, row) for row in history[-k:]]
-            users.append(
-                report.UserExample(
-                    str(inputs.shop.users.id[cases.user[place]]), latest, shown, [_name(products, row) for row in sorted(taken)]
-                )
-            )
-    return report.Examples(queries, users)
-
-
-def _name(products: Any, row: int) -> str:
-    return products.title[row] or products.id[row]
-
-
-def _grade(grade: float | None) -> str:
-    return "not judged" if grade is None else f"grade {grade:g}"

@@ -15,6 +15,7 @@ from fusionjax.config import schema
 from fusionjax.errors import UserError
 from fusionjax.files import write_json
 from fusionjax.runs import RunFolder
+from fusionjax.training.loop import cannot_share
 
 Metrics = Mapping[str, Mapping[str, float | None]]
 
@@ -31,7 +32,7 @@ def run_seeds(config: schema.Run, folder: Path | None, name: str, say: Callable[
     home = runs.open_run(config, folder, name)
     one = config.model_copy(update={"seeds": ()})
     folders = [home.path / f"seed-{seed}" for seed in seeds]
-    if len(seeds) > 1 and pipeline.cannot_run_together(one) is None:
+    if len(seeds) > 1 and cannot_share(one) is None:
         found = pipeline.run_together(one, seeds, folders, name, say)
     else:
         each = zip(seeds, folders, strict=True)

@@ -78,7 +78,7 @@ def main() -> None:
         found["graph"] = {"triples": len(graph.train), "test": len(graph.test), "entities": graph.n_entities}
         for model in MODELS:
             sides = {"ours": (), "ours, shared in a chunk": ("--shared", str(SHARED))}
-            found["training"][model] = _turns(arguments, file, model, "train", sides, "training, 64 corruptions", "triples")
+            found["training"][model] = _turns(arguments, file, model, "train", sides, "training, 64 negatives", "triples")
         for model in MODELS:
             found["evaluation"][model] = _turns(
                 arguments, file, model, "evaluate", {"ours": ()}, "filtered evaluation", "queries"
@@ -91,15 +91,15 @@ def main() -> None:
             passes = five["epoch_s"] / one["epoch_s"]
             whole = [side["first_epoch_s"] + 9 * side["epoch_s"] for side in (five, one)]
             print(
-                f"transe, {'shared' if shared else 'own'} corruptions, {dim} numbers: a pass of 5 seeds takes {passes:.2f}× "
-                f"that of one, 10 passes with compilation {whole[0] / whole[1]:.2f}×",
+                f"transe, {'shared' if shared else 'own'} negatives, {dim} numbers: a pass of 5 seeds takes {passes:.2f}× "
+                f"that of one, 10 epochs with compilation {whole[0] / whole[1]:.2f}×",
                 flush=True,
             )
         files = {entities: Path(scratch) / f"{entities}.npz" for entities in LARGE}
         for entities, large in files.items():
             graphs.save(large, graphs.zipf(entities, 50, 1_000_000))
         for shared in (0, SHARED):
-            words = ["--model", "complex", "--steps", "60", "--shared", str(shared), "--set", "kge.optimiser.rows=on"]
+            words = ["--model", "complex", "--steps", "60", "--shared", str(shared), "--set", "train.optimiser.rows=sparse"]
             for name, environment in ENVIRONMENTS.items():
                 steps = {
                     entities: line(sys.executable, "ours", "train", str(large), *words, environment=environment)
@@ -108,7 +108,7 @@ def main() -> None:
                 found["entities"].setdefault(name, {})[str(shared)] = steps
                 few, many = (steps[entities]["step_ms"] for entities in LARGE)
                 print(
-                    f"complex, {'shared' if shared else 'own'} corruptions, {name}: a step takes {few:.1f} ms at 10,000 "
+                    f"complex, {'shared' if shared else 'own'} negatives, {name}: a step takes {few:.1f} ms at 10,000 "
                     f"entities, {many:.1f} at 1,000,000: {many / few:.2f}× ({steps[LARGE[1]]['peak_mib']:,.0f} MiB)",
                     flush=True,
                 )

@@ -4,7 +4,7 @@
 
 Writes benchmarks/results/OUT.json, anew after each row, so that a run cut short leaves what it found. The graph is drawn at
 random with FB15k's counts, on which DGL-KE published its rates: what a step costs does not depend on which triples they are.
-Settings are DGL-KE's: 400 numbers an entity, 200 corruptions, Adagrad; shared within chunks of 200 triples as there, or each
+Settings are DGL-KE's: 400 numbers an entity, 200 negatives, Adagrad; shared within chunks of 200 triples as there, or each
 triple's own. Bytes and operations are those XLA counts of the compiled step: what goes into and comes out of each of its
 kernels. Ceilings are measured in the same process: a copy of an array much larger than any cache, and a product of two large
 matrices (in the precision JAX multiplies with, and in full float32).
@@ -21,25 +21,23 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.kge import graph as graphs
-from benchmarks.kge.ours import Program
-from fusionjax.config import load_run
-from fusionjax.config.kge import Kge
-from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.kge.evaluate import Ranking
+from benchmarks.kge.ours import ALONE, LINKS, OPTIMISER, Program
+from fusionjax.config import load_run, schema
+from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
 
 FB15K = (14_951, 1_345, 592_213)
 """Entities, relations, triples (483,142 of them for training)."""
-SHARED = ("kge.negatives.shared=200", "kge.negatives.number=100")
-"""A chunk's draw is held against its tails' questions and its heads' alike."""
-OWN = ("kge.negatives.questions=one", "kge.negatives.number=200")
+SHARED = (f"{LINKS}.negatives.shared=200", f"{LINKS}.negatives.number=100")
+"""A chunk's draw is held against its tails' queries and its heads' alike."""
+OWN = (f"{LINKS}.negatives.queries=one", f"{LINKS}.negatives.number=200")
 PUBLISHED = {"transe": 144_000, "complex": 140_000, "rotate": 29_000, "evaluation": 430}
 """DGL-KE on one V100: triples a second in training; filtered queries a second with ComplEx (Zheng et al. 2020)."""
 DGL_KE = (
-    "kge.reciprocal=false",
-    "kge.optimiser.learning_rate=0.1",
-    "kge.training=negatives",
-    "kge.loss.name=self_adversarial",
-    "kge.margin=12",
+    f"{LINKS}.reciprocal=false",
+    f"{OPTIMISER}.learning_rate.tables=0.1",
+    f"{LINKS}.training=negatives",
+    f"{LINKS}.loss.name=self_adversarial",
+    "model.entity.margin=12",
 )
 
 
@@ -75,17 +73,17 @@ def ceilings(scale: float) -> Ceilings:
     return Ceilings(copied, flops / seconds(lambda: default(one, other)), flops / seconds(lambda: full(one, other)))
 
 
-def train(graph: graphs.Graph, kge: Kge, limits: Ceilings, passes: int) -> dict[str, Any]:
-    program = Program(kge, graph)
+def train(graph: graphs.Graph, config: schema.Run, limits: Ceilings, passes: int) -> dict[str, Any]:
+    program = Program(config, graph)
     first = program.run(0)
     taken = float(np.median([program.run(1 + number) for number in range(passes)]))
     steps = program.examples.steps
     chosen = program.examples.order(0, 0)[:1]
-    lowered = program.epoch.lower(program.state, program.graph, program.features, program.hyper, chosen, program.keys)
+    lowered = program.epoch.lower(program.state, program.graph, program.features, program.numbers, chosen, program.keys)
     cost: Any = lowered.compile().cost_analysis()
     step, bytes_, flops = taken / steps, cost["bytes accessed"], cost["flops"]
     return {
-        "way": [program.way.against, "rows" if program.way.rows else "table"],
+        "strategy": [program.strategy.against, "rows" if program.strategy.rows else "table"],
         "triples_per_second": len(graph.train) / taken,
         "step_ms": 1e3 * step,
         "first_pass_s": first,
@@ -98,11 +96,11 @@ def train(graph: graphs.Graph, kge: Kge, limits: Ceilings, passes: int) -> dict[
     }
 
 
-def evaluate(graph: graphs.Graph, kge: Kge, questions: int) -> dict[str, Any]:
-    program = Program(kge, graph)
+def evaluate(graph: graphs.Graph, config: schema.Run, queries: int) -> dict[str, Any]:
+    program = Program(config, graph)
     known = KnownTrue.of(graph.train, graph.valid, graph.test)
-    ranking = Ranking.of(graph.test, known, graph.train, graph.n_entities, questions, 65536)
-    taken = seconds(lambda: ranking.result(program.model, program.state["params"], program.features).ranks, 5)
+    plan = RankingPlan.of(graph.test, known, graph.n_entities, batch_size=queries)
+    taken = seconds(lambda: program.rank(plan), 5)
     return {"queries_per_second": 2 * len(graph.test) / taken}
 
 
@@ -124,32 +122,37 @@ def main() -> None:
     graph = graphs.zipf(entities, relations, triples, held_out=held_out)
     found: dict[str, Any] = {"device": device, "ceilings": limits._asdict(), "published": PUBLISHED, "training": {}}
     for model in ("transe", "complex", "rotate"):
-        for what, corruptions, batch in (
+        for what, negatives, batch in (
             ("shared", SHARED, 1000),
             ("shared", SHARED, 16_000),
             ("own", OWN, 1000),
             ("own", OWN, 8000),
         ):
-            if model == "rotate" and batch > 1000:  # no product: a vector for every question and corruption
+            if model == "rotate" and batch > 1000:  # no product: a vector for every query and negative
                 continue
-            given = [f"kge.scorer={model}", "kge.dim=400", f"kge.batch_size={batch}", *corruptions, *DGL_KE]
-            row = train(graph, load_run(None, given).kge, limits, arguments.passes)
+            given = [*ALONE, f"model.entity={{scorer: {model}, dim: 400}}", f"{LINKS}.batch_size={batch}", *negatives, *DGL_KE]
+            row = train(graph, load_run(None, given), limits, arguments.passes)
             found["training"][f"{model}, {what}, batch {batch}"] = row
             record.write(arguments.out, found)
             print(
-                f"{model:8} {what:6} corruptions, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
+                f"{model:8} {what:6} negatives, batch {batch:6,}: {row['triples_per_second']:12,.0f} triples/s "
                 f"({row['triples_per_second'] / PUBLISHED[model]:.1f}× DGL-KE on a V100), {row['step_ms']:.2f} ms a step, "
-                f"{row['bytes_per_second'] / 1e9:,.0f} GB/s ({100 * row['share_of_copy']:.0f} % of a copy), {row['way'][0]}",
+                f"{row['bytes_per_second'] / 1e9:,.0f} GB/s ({100 * row['share_of_copy']:.0f} % of a copy), "
+                f"{row['strategy'][0]}",
                 flush=True,
             )
-    given = ["kge.scorer=complex", "kge.dim=2000", "kge.batch_size=1000", "kge.penalty.name=n3", "kge.penalty.entity=0.05"]
-    row = found["against all"] = train(graph, load_run(None, given).kge, limits, arguments.passes)
+    given = [
+        *ALONE,
+        "model.entity={scorer: complex, dim: 2000}",
+        f"{LINKS}={{batch_size: 1000, penalty: {{name: n3, entity: 0.05}}}}",
+    ]
+    row = found["against all"] = train(graph, load_run(None, given), limits, arguments.passes)
     print(
         f"complex, 2,000 numbers, against all entities: {row['triples_per_second']:,.0f} triples/s, {row['step_ms']:.2f} ms a "
         f"step, {row['flops_per_second'] / 1e12:.1f} TFLOP/s ({100 * row['share_of_product']:.0f} % of a product)",
         flush=True,
     )
-    found["evaluation"] = evaluate(graph, load_run(None, ["kge.scorer=complex", "kge.dim=400"]).kge, 1024)
+    found["evaluation"] = evaluate(graph, load_run(None, [*ALONE, "model.entity={scorer: complex, dim: 400}"]), 1024)
     rate = found["evaluation"]["queries_per_second"]
     print(f"filtered evaluation, complex, 400 numbers: {rate:,.0f} queries/s ({rate / PUBLISHED['evaluation']:,.0f}× DGL-KE)")
     print(record.write(arguments.out, found))

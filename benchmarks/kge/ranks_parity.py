@@ -22,8 +22,8 @@ import optax
 
 from benchmarks.kge import graph as graphs
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
-from fusionjax.kge.evaluate import triple_scores
-from fusionjax.kge.model import GraphModel
+from fusionjax.evaluation.triples import triple_scores
+from fusionjax.models.entities import EntityModel
 from fusionjax.models.scorers import SCORERS, Init, Sizes, make_scorer
 
 HERE = Path(__file__).parent
@@ -51,13 +51,13 @@ must not.
 class Case(NamedTuple):
     """Vectors of one scorer."""
 
-    model: GraphModel
+    model: EntityModel
     given: dict[str, np.ndarray]
     """`entities`, `relations`, and `shared/NAME` of what belongs to no entity and no relation."""
     exact: bool
 
 
-def trained(model: GraphModel, graph: graphs.Graph, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+def trained(model: EntityModel, graph: graphs.Graph, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A few hundred steps of softmax against all entities, both sides: good enough that ranks are spread like a model's."""
     tails, heads = triple_scores(model)
     params = model.init(jax.random.key(seed))
@@ -124,7 +124,7 @@ def cases_of(name: str, graph: graphs.Graph, dim: int, steps: int) -> dict[str, 
     for reciprocal in forms:
         n_relations = graph.n_relations * (2 if reciprocal else 1)
         scorer = make_scorer(name, Sizes(dim=dim, relation_dim=4))  # of TuckER: few enough that float32 adds without error
-        model = GraphModel(scorer, graph.n_entities, n_relations, reciprocal, Init("normal", 0.3))
+        model = EntityModel(scorer, graph.n_entities, n_relations, reciprocal, Init("normal", 0.3))
         vectors = trained(model, graph, steps)
         small = rounded(name, vectors)
         kind = "reciprocal, " if reciprocal else ""
@@ -156,11 +156,11 @@ def allowed(case: Case, triples: np.ndarray, known: KnownTrue) -> tuple[np.ndarr
     found = []
     with jax.enable_x64(True):
         given = as_scored(case.given, jnp.float64)
-        for side, anchor, target, others in (
+        for side, source, target, others in (
             (0, head, tail, known.tails(head, relation)),
             (1, tail, head, known.heads(relation, tail)),
         ):
-            table = np.asarray(scores[side](given, anchor, relation, given["entities"]))
+            table = np.asarray(scores[side](given, source, relation, given["entities"]))
             own = table[np.arange(len(table)), target]
             table = table.copy()
             table[others.rows(), others.values] = -np.inf
@@ -171,7 +171,7 @@ def allowed(case: Case, triples: np.ndarray, known: KnownTrue) -> tuple[np.ndarr
 
 
 @functools.lru_cache(maxsize=64)
-def _scores64(model: GraphModel) -> tuple[Any, Any]:
+def _scores64(model: EntityModel) -> tuple[Any, Any]:
     tails, heads = triple_scores(model)
     return jax.jit(tails), jax.jit(heads)
 
@@ -210,8 +210,8 @@ def main() -> int:
     parser.add_argument("--scorers", nargs="+", choices=NAMES, default=NAMES)
     arguments = parser.parse_args()
     asked = "from importlib.metadata import version; print(version('pykeen'))"
-    answer = subprocess.run([arguments.peer, "-c", asked], capture_output=True, text=True)
-    if answer.returncode:
+    target = subprocess.run([arguments.peer, "-c", asked], capture_output=True, text=True)
+    if target.returncode:
         print(f"ranks beside PyKEEN's: skipped, {arguments.peer} has no pykeen (`make peer` installs it)")
         return 0
     graph = graphs.read(arguments.folder) if arguments.folder else graphs.grid(18, 8, 5000)
@@ -235,7 +235,7 @@ def main() -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     explained = EXPLAINED.format(
-        version=answer.stdout.strip(),
+        version=target.stdout.strip(),
         triples=len(graph.test),
         graph=arguments.folder.name if arguments.folder else "a graph made for it",
         entities=graph.n_entities,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from fusionjax import __version__
 from fusionjax.cli import answers, data, training
-from fusionjax.errors import UserError
+from fusionjax.errors import NonFiniteLoss, UserError
 from fusionjax.studies.commands import add_parser as add_study_parser
 
 __all__ = ["build_parser", "main"]
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:  # the top of the program: say what broke, keep the traceback for the report of it
-        if type(error).__name__ == "NonFiniteLoss":
+        if isinstance(error, NonFiniteLoss):
             print(f"fusionjax: {error}", file=sys.stderr)
         else:
             traceback.print_exc()

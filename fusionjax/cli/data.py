@@ -1,4 +1,4 @@
-"""`config show`, `config schema`; `data list`, `data describe`, `data prepare`."""
+"""`config show`, `config schema`, `config upgrade`; `data list`, `data describe`, `data prepare`."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,12 @@ from fusionjax.cli.common import command, print_json, say
 
 
 def add_parsers(commands: Any) -> None:
-    config = commands.add_parser("config", help="show a resolved config, or the schema")
+    config = commands.add_parser("config", help="show a resolved config or the schema, upgrade a file")
     config = config.add_subparsers(required=True, metavar="WHAT")
     command(config, "show", _config_show, "the resolved config", config=True)
     command(config, "schema", _config_schema, "JSON Schema for editors")
+    upgrade = command(config, "upgrade", _config_upgrade, "print a config file in today's keys")
+    upgrade.add_argument("file", metavar="FILE", type=Path)
 
     data = commands.add_parser("data", help="list, describe or prepare data sets").add_subparsers(required=True, metavar="WHAT")
     command(data, "list", _list, "the data sets")
@@ -29,7 +31,9 @@ def add_parsers(commands: Any) -> None:
 def _config_show(arguments: argparse.Namespace) -> int:
     from fusionjax import api
 
-    print(api.dump_config(api.load_config(arguments.config, arguments.overrides)), end="")
+    renamed: dict[str, str] = {}
+    print(api.dump_config(api.load_config(arguments.config, arguments.overrides, renamed=renamed)), end="")
+    api.say_renamed(arguments.config, renamed, say)
     return 0
 
 
@@ -37,6 +41,13 @@ def _config_schema(_: argparse.Namespace) -> int:
     from fusionjax import api
 
     print_json(api.config_schema())
+    return 0
+
+
+def _config_upgrade(arguments: argparse.Namespace) -> int:
+    from fusionjax import api
+
+    print(api.upgrade_config(arguments.file), end="")
     return 0
 
 

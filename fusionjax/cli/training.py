@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionjax.cli.common import add_json, command, keep_compiled_programs, print_json, say
+from fusionjax.errors import Interrupted
 
 
 def add_parsers(commands: Any) -> None:
@@ -41,7 +42,6 @@ def _train(arguments: argparse.Namespace) -> int:
     api.load_config(arguments.config, arguments.overrides)  # mistakes are said before JAX is waited for
     keep_compiled_programs()
     from fusionjax.reporting.tables import print_results, print_seeds, print_settings
-    from fusionjax.training.loop import Interrupted
 
     try:
         run = api.train(arguments.config, overrides=arguments.overrides, run_dir=arguments.run_dir, say=say)

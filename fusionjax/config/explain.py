@@ -22,6 +22,11 @@ def explain(error: pydantic.ValidationError, tree: Tree, schema: Schema) -> list
             problem = "unknown key" + _suggest(path, parents, schema)
         elif item["type"] == "value_error" and "ctx" in item:
             problem = str(item["ctx"]["error"])
+            key = tuple(problem.partition(": ")[0].split("."))
+            if not path and len(key) > 1 and tree.origin(key) != "defaults":
+                # What does not fit between sections names a key in full: said where that one stands.
+                lines[f"{tree.origin(key)}: {problem}"] = None
+                continue
         else:
             problem = _mismatch(_value(tree.values, path), _candidates(schema, path, schema), schema, item["msg"])
         lines[f"{tree.origin(path)}: {dotted(path)}: {problem}"] = None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from fusionjax.config import explain, yaml_tree
+from fusionjax.config import explain, upgrade, yaml_tree
 from fusionjax.config.schema import Run
 from fusionjax.config.yaml_tree import Tree, dotted
 from fusionjax.errors import UserError, nearest
@@ -22,22 +22,39 @@ from fusionjax.errors import UserError, nearest
 COMMAND_LINE = "command line"
 
 
-def load_run(path: str | Path | None, overrides: Sequence[str] = (), layers: Sequence[Tree] = ()) -> Run:
+def load_run(
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    layers: Sequence[Tree] = (),
+    renamed: dict[str, str] | None = None,
+) -> Run:
     """Reads a run config.
 
     Args:
       path: YAML file (`None`: only the defaults); its `extends: other.yaml` is looked up beside it.
       layers: what lies between the files and the overrides (the rows of a study; see `layer`).
       overrides: `a.b.c=value` each, the value written as in YAML; the last of two with one key wins.
+      renamed: gets yesterday's keys that were read, each with today's name of it.
 
     Raises:
       UserError: one line for each problem: file and line (or `command line`), dotted key, what was expected, what was got.
     """
-    merged = Tree(Run().model_dump(mode="json"), {})
-    problems: list[str] = []
-    for layer in [*(() if path is None else _read_chain(Path(path))), *layers, _read_overrides(overrides)]:
-        _drop_other_length(merged, layer)
-        problems += [explain.no_section(layer, path, _schema()) for path in _merge(merged, layer)]
+    files = [] if path is None else read_chain(Path(path))
+    return resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed)
+
+
+def load_values(values: Mapping[str, Any], origin: str) -> Run:
+    """The run of a stored config, of this version of the schema or an earlier one.
+
+    Raises:
+      UserError: as `load_run`; `origin` is where it is stored.
+    """
+    return resolve([Tree(dict(values), {(): origin})], 1)
+
+
+def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
+    """The run that layers make on top of the defaults; the first `files` of them are files."""
+    merged, problems = merge_layers(layers, files, renamed)
     try:
         # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
         run = Run.model_validate_json(json.dumps(merged.values), strict=True)
@@ -46,6 +63,21 @@ def load_run(path: str | Path | None, overrides: Sequence[str] = (), layers: Seq
     if problems:
         raise UserError("\n".join(problems))
     return run
+
+
+def merge_layers(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> tuple[Tree, list[str]]:
+    """(defaults and layers as one, in today's keys, not yet validated; problems so far)."""
+    upgraded = upgrade.upgrade(layers, files)
+    if upgraded.problems:
+        raise UserError("\n".join(upgraded.problems))
+    if renamed is not None:
+        renamed.update(upgraded.renamed)
+    merged = Tree(Run().model_dump(mode="json"), {})
+    problems: list[str] = []
+    for layer in upgraded.layers:
+        _drop_other_length(merged, layer)
+        problems += [explain.no_section(layer, path, _schema()) for path in _merge(merged, layer)]
+    return merged, problems
 
 
 @functools.cache
@@ -79,8 +111,21 @@ def json_schema() -> dict[str, Any]:
 
 
 def config_digest(run: Run) -> str:
-    """SHA-256 (hexadecimal) of the resolved config but `track`: equal for equal runs, however they were written."""
-    text = json.dumps(_what_counts(run), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """SHA-256 (hexadecimal) of what `run` sets but `track`: equal for equal runs, however they were written.
+
+    Only values that differ from the defaults count, and the schema's version, so that a key that comes later changes nothing.
+    """
+    return digest_of(differing(run))
+
+
+def differing(run: Run) -> dict[str, Any]:
+    """The values of a config that differ from the defaults, nested as it is, without `track`; `version` always."""
+    return {"version": run.version, **_differing(run.model_dump(mode="json", exclude={"track"}), _defaults())}
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of plain values, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -89,60 +134,38 @@ def changed_keys(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
 
     `track` does not count.
     """
+    return differences(*(each.model_dump(mode="json", exclude={"track"}) for each in (a, b)))
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys in which nested values differ, with both values; None for a key one has not."""
 
     def walk(path: tuple[str, ...], left: Any, right: Any) -> list[tuple[str, Any, Any]]:
         if isinstance(left, dict) and isinstance(right, dict):
             return [change for key in {**left, **right} for change in walk((*path, key), left.get(key), right.get(key))]
         return [] if left == right else [(dotted(path), left, right)]
 
-    return walk((), _what_counts(a), _what_counts(b))
+    return walk((), a, b)
 
 
-def _what_counts(run: Run) -> dict[str, Any]:
-    """The config without what does not change a run: where its numbers are also sent, and `unset` keys."""
-    return without_unset(run.model_dump(mode="json", exclude={"track"}))
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return Run().model_dump(mode="json")
 
 
-ADDED = (
-    *(f"text.{key}" for key in ("query_prompt", "product_prompt", "tune", "tune_layers", "lora", "chunk", "pack", "remat")),
-    "model.heads",
-    *(
-        f"objectives.query_product.{key}"
-        for key in ("loss", "directions", "triplet_margin", "triplet_hardest", "matryoshka", "hard_negatives")
-    ),
-    "objectives.masked_words",
-    "objectives.distillation",
-    "train.optimiser.layer_decay",
-    "seeds",
-    "kge",
-    "kge.average",
-    "kge.loss.answers",
-    "kge.negatives.logq",
-    "data.keep_users",
-    "data.triples",
-    "data.wikidata5m",
-)
-"""Keys that came after the first published results."""
+def _differing(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(default.get(key), dict):
+            value = _differing(value, default[key])
+            if value:
+                found[key] = value
+        elif key not in default or value != default[key]:
+            found[key] = value
+    return found
 
 
-def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped config without the `ADDED` keys that have their default: it is the run it was before they came."""
-
-    def drop(here: dict[str, Any], default: Any, path: Sequence[str]) -> dict[str, Any]:
-        key, *rest = path
-        if key not in here:
-            return here
-        if not rest:
-            return {name: value for name, value in here.items() if name != key or value != default[key]}
-        return {**here, key: drop(here[key], default[key], rest)}
-
-    left, default = dict(values), Run().model_dump(mode="json")
-    for key in ADDED:
-        left = drop(left, default, key.split("."))
-    return left
-
-
-def _read_chain(path: Path) -> list[Tree]:
+def read_chain(path: Path) -> list[Tree]:
     """The file and all it extends, the furthest first."""
     layers: list[Tree] = []
     names: list[str] = []

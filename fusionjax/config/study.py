@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, model_validator
 
-from fusionjax.config import explain, yaml_tree
+from fusionjax.config import explain, upgrade, yaml_tree
 from fusionjax.config.schema import Section, TaskName
 from fusionjax.config.search import Search
 from fusionjax.config.yaml_tree import Tree
@@ -142,10 +142,25 @@ def load_study(path: Path) -> tuple[Study, Tree]:
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected keys and values (`question: …`), got {explain.show(values)}")
     tree = Tree(values, origins)
+    _upgrade_space(tree)
     try:
         return Study.model_validate_json(json.dumps(values), strict=True), tree
     except pydantic.ValidationError as error:
         raise UserError("\n".join(explain.explain(error, tree, Study.model_json_schema()))) from None
+
+
+def _upgrade_space(tree: Tree) -> None:
+    """The keys of `search.space` become today's, in place; those of axes and rows do where their runs are read."""
+    search = tree.values.get("search")
+    if not isinstance(search, dict) or not isinstance(space := search.get("space"), dict):
+        return
+    where = ("search", "space")
+    search["space"] = upgrade.upgrade_space(space, lambda key: f"{tree.origin((*where, key))}: search.space")
+    for key in space:
+        if key in search["space"]:
+            continue
+        for path in [path for path in tree.origins if path[:3] == (*where, key)]:
+            tree.origins[(*where, upgrade.name_in_space(key), *path[3:])] = tree.origins.pop(path)
 
 
 def dump_study(study: Study) -> str:

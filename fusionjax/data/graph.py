@@ -23,23 +23,31 @@ PURCHASE_KINDS = ("cart", "purchase")
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Typed edges over entities. `head`, `relation`, `tail`: int32 [n]; `split`: int8 [n]; no triple stands twice."""
+    """Typed edges over entities. `head`, `relation`, `tail`: int32 [n]; `split`: int8 [n]; no triple stands twice.
+
+    An edge of no split (UNASSIGNED) is true, but neither trained on nor asked about: only filtered ranks know it.
+    """
 
     entities: np.ndarray
     relations: tuple[str, ...]
     n_products: int
+    """The first so many entities are the shop's products, in its order; 0 in a part of the graph, whose rows are others."""
     head: np.ndarray
     relation: np.ndarray
     tail: np.ndarray
     split: np.ndarray
     notes: tuple[str, ...] = ()
     """What was left out and why, for people."""
+    sampled: bool = False
+    """It is a part of a larger graph (`graph_samples.induced`): what the shop says of other entities is left out."""
+    inductive: bool = False
+    """Validation and test ask about entities that training does not have (`graph_samples.hold_out_entities`)."""
 
     def __len__(self) -> int:
         return len(self.head)
 
     def triples(self, split: int | None = None) -> np.ndarray:
-        """int32 [n, 3] of one split, or of all."""
+        """int32 [n, 3]: head, relation, tail of one split, or of all known true triples."""
         rows = slice(None) if split is None else self.split == split
         return np.stack([self.head[rows], self.relation[rows], self.tail[rows]], axis=1)
 

@@ -4,11 +4,15 @@ Both are functions of the graph and a seed of their own, never of a run's seed: 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from fusionjax.data.knowledge_graph import KnowledgeGraph, induced
+from fusionjax.config import schema
+from fusionjax.data.entities import false_triples
+from fusionjax.data.graph import Graph
+from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Shop
 from fusionjax.errors import UserError
 
 
@@ -42,70 +46,106 @@ class _Neighbours:
         return self.other[np.repeat(starts, counts) + steps]
 
 
+def part_of(graph: Graph, shop: Shop, config: schema.Run, log: Callable[[str], None]) -> Graph:
+    """What `data.graph.sample` and `data.split.unseen_entities` leave of a shop's graph.
+
+    Raises:
+      UserError: a part is asked for where products or users are learnt too; see `subsample` and `hold_out_entities`.
+    """
+    sample, unseen, others = config.data.graph.sample, config.data.split.unseen_entities, besides_links(config)
+    for key, value in (("data.graph.sample", sample), ("data.split.unseen_entities", unseen)):
+        if value and others:
+            raise UserError(f"{key}: {value:g}: for a graph alone, not beside {', '.join(others)}")
+    if sample:
+        whole, graph = graph, subsample(graph, sample)
+        size, n_train = len(graph.entities), np.sum(graph.split == TRAIN)
+        log(f"sub-graph: {size:,} of {len(whole.entities):,} entities, {n_train:,} training triples")
+    if unseen:
+        with_false = false_triples(shop, graph, TEST) is not None
+        graph, held_out = hold_out_entities(graph, unseen)
+        gone = "; false triples are left out: no triple classification" if with_false else ""
+        n_train = np.sum(graph.split == TRAIN)
+        log(f"inductive: {len(held_out):,} entities taken out of training, which keeps {n_train:,} triples{gone}")
+    return graph
+
+
+def besides_links(config: schema.Run) -> list[str]:
+    """Keys of what the run trains and measures about products and users, all of whom must then be there."""
+    keys = [
+        f"objectives.{name}"
+        for name, objective in config.objectives.used().items()
+        if any(isinstance(part, str) and part != "triples" for part in objective.shop_parts)
+    ]
+    return keys + [
+        f"evaluation.tasks: {task}" for task in config.evaluation.tasks or () if task in ("search", "recommendation")
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------- inductive
-def hold_out_entities(kg: KnowledgeGraph, share: float, seed: int = 0) -> tuple[KnowledgeGraph, np.ndarray]:
+_SEEN, _NEVER = TRAIN, TEST + 1
+"""Roles of entities besides VALID and TEST, the splits that ask for them; _NEVER had no training triple from the start."""
+
+
+def hold_out_entities(graph: Graph, share: float, seed: int = 0) -> tuple[Graph, np.ndarray]:
     """Takes a share of the entities out of training, so that what is known of them is their text alone.
 
     The protocol is the dynamic evaluation of Daza, Cochez and Groth ("Inductive Entity Representations from Text via Link
     Prediction", WWW 2021): entities are drawn at random, and every triple of theirs, of whichever split, leaves training and
-    becomes a question. One half of them asks in validation, the other half in test, so nothing is chosen on an entity that test
-    asks for. Questions have one unseen end, which is the answer, and one that training knows: of each validation and test
+    becomes a query. One half of them is asked for in validation, the other half in test, so nothing is chosen on an entity that
+    test asks for. Queries have one unseen end, which is the answer, and one that training knows: of each validation and test
     triple only that direction is to be counted. An entity is passed over if without it a seen entity or a relation would have
     no training triple left.
 
-    Where this departs from them: triples between two unseen entities are no questions here, and validation and test triples
-    between two seen entities (the transductive questions) neither. Both stay known to filtered ranks, in `others`.
+    Where this departs from them: triples between two unseen entities are no queries here, and validation and test triples
+    between two seen entities (the transductive queries) neither. Both stay known to filtered ranks, in no split.
 
     Args:
-      kg: the graph.
+      graph: any.
       share: of the entities that have a training triple; those without any are left alone, and so are their triples.
       seed: of the draw.
 
     Returns:
-      (the graph with other splits and the same numbering, without negatives; int32: the unseen entities, ascending).
+      (the graph with other splits and the same numbering; int32: the unseen entities, ascending).
 
     Raises:
-      UserError: so many cannot be taken out; no question is left in validation or test.
+      UserError: so many cannot be taken out; no query is left in validation or test.
     """
-    neighbours = _Neighbours.of(kg.train, len(kg.entities))
+    neighbours = _Neighbours.of(graph.triples(TRAIN), len(graph.entities))
     trained = np.flatnonzero(neighbours.degree > 0)
     wanted = round(share * len(trained))
-    drawn = _generator(seed).permutation(trained)
-    taken = _removable(kg, neighbours, drawn, wanted)
+    taken = _removable(graph.triples(TRAIN), neighbours, _generator(seed).permutation(trained), wanted)
     if len(taken) < max(wanted, 2):
         raise UserError(
             f"a share of {share:g} of {len(trained)} entities is {wanted}, at least 2 expected; {len(taken)} can be taken out "
             "without leaving another entity or a relation untrained"
         )
-    # 0: seen, 1: asked in validation, 2: asked in test, 3: never trained
-    role = np.full(len(kg.entities), 3, np.int8)
-    role[trained] = 0
-    role[taken[0::2]], role[taken[1::2]] = 1, 2
-    whole = np.concatenate([kg.train, kg.valid, kg.test])
-    from_train = np.arange(len(whole)) < len(kg.train)
-    head, tail = role[whole[:, 0]], role[whole[:, 2]]
-    one_unseen = (head == 0) != (tail == 0)
-    asked = np.where(one_unseen, np.maximum(head, tail), 0)
-    parts = {
-        "train": whole[from_train & (head == 0) & (tail == 0)],
-        "valid": whole[asked == 1],
-        "test": whole[asked == 2],
-    }
-    for name in ("valid", "test"):
-        if not len(parts[name]):
-            raise UserError(f"a share of {share:g} of {len(trained)} entities leaves no {name} question; take more")
-    used = (from_train & (head == 0) & (tail == 0)) | (asked == 1) | (asked == 2)
-    others = np.concatenate([kg.others, whole[~used]])
-    found = dataclasses.replace(kg, **parts, others=others, valid_negatives=None, test_negatives=None)
-    return found, np.sort(taken).astype(np.int32)
+    role = np.full(len(graph.entities), _NEVER, np.int8)
+    role[trained] = _SEEN
+    role[taken[0::2]], role[taken[1::2]] = VALID, TEST
+    # Queries stand in the order training, validation, test of what they were.
+    order = np.argsort(graph.split, kind="stable")
+    was, triples = graph.split[order], graph.triples()[order]
+    head, tail = role[triples[:, 0]], role[triples[:, 2]]
+    asked = np.where((head == _SEEN) != (tail == _SEEN), np.maximum(head, tail), _NEVER)
+    split = np.where((asked == VALID) | (asked == TEST), asked, UNASSIGNED)
+    split[(was == TRAIN) & (head == _SEEN) & (tail == _SEEN)] = TRAIN
+    split[was == UNASSIGNED] = UNASSIGNED
+    for name, code in (("valid", VALID), ("test", TEST)):
+        if not (split == code).any():
+            raise UserError(f"a share of {share:g} of {len(trained)} entities leaves no {name} query; take more")
+    return _with_edges(graph, triples, split, inductive=True), np.sort(taken).astype(np.int32)
 
 
-def _removable(kg: KnowledgeGraph, neighbours: _Neighbours, drawn: np.ndarray, wanted: int) -> np.ndarray:
+def _with_edges(graph: Graph, triples: np.ndarray, split: np.ndarray, **changes: Any) -> Graph:
+    head, relation, tail = triples.astype(np.int32).T.copy()
+    return dataclasses.replace(graph, head=head, relation=relation, tail=tail, split=split.astype(np.int8), **changes)
+
+
+def _removable(train: np.ndarray, neighbours: _Neighbours, drawn: np.ndarray, wanted: int) -> np.ndarray:
     """The first `wanted` of the entities drawn that can go one after the other, or as many as there are."""
-    alive = np.ones(len(kg.train), bool)
+    alive = np.ones(len(train), bool)
     degree = neighbours.degree.copy()
-    of_relation = np.bincount(kg.train[:, 1], minlength=len(kg.relations))
-    gone = np.zeros(len(kg.entities), bool)
+    of_relation = np.bincount(train[:, 1])
     taken: list[int] = []
     for entity in drawn.tolist():
         if len(taken) == wanted:
@@ -115,21 +155,18 @@ def _removable(kg: KnowledgeGraph, neighbours: _Neighbours, drawn: np.ndarray, w
         here = alive[triples]
         triples, others = triples[here], others[here]
         ends, counts = np.unique(others[others != entity], return_counts=True)
-        relations, uses = np.unique(kg.train[triples, 1], return_counts=True)
+        relations, uses = np.unique(train[triples, 1], return_counts=True)
         if (degree[ends] == counts).any() or (of_relation[relations] == uses).any():
             continue
         alive[triples] = False
         degree[ends] -= counts
         of_relation[relations] -= uses
-        gone[entity] = True
         taken.append(entity)
     return np.array(taken, np.int64)
 
 
 # ----------------------------------------------------------------------------------------------------------- subsample
-def subsample(
-    kg: KnowledgeGraph, n_entities: int | None = None, *, n_triples: int | None = None, seed: int = 0
-) -> KnowledgeGraph:
+def subsample(graph: Graph, n_entities: int, seed: int = 0) -> Graph:
     """A smaller graph that is still dense: entities in order of a breadth-first walk, and all triples among them.
 
     Snowball sampling (Goodman 1961): from an entity drawn at random, all its neighbours in training triples of either
@@ -140,38 +177,59 @@ def subsample(
     whole graph, since there are fewer candidates.
 
     Args:
-      kg: the graph.
+      graph: any.
       n_entities: how many are kept (one less if the last would have no neighbour; all if there are no more).
-      n_triples: instead, the most training triples; the longest beginning of the walk with no more is kept.
       seed: of the walk.
 
     Raises:
-      ValueError: not exactly one size, or below 2 entities or 1 triple.
-      UserError: no part of so few triples is a graph.
+      UserError: below 2 entities, or the graph has no training triple.
     """
-    sizes = [size for size in (n_entities, None if n_triples is None else n_triples + 1) if size is not None]
-    if len(sizes) != 1 or sizes[0] < 2:
-        raise ValueError(
-            f"subsample: n_entities {n_entities}, n_triples {n_triples}: give one, at least 2 entities or 1 triple"
-        )
-    neighbours = _Neighbours.of(kg.train, len(kg.entities))
-    place = np.full(len(kg.entities), len(kg.entities), np.int64)  # of each entity in the walk
+    train = graph.triples(TRAIN)
+    if n_entities < 2 or not len(train):
+        raise UserError(f"data.graph.sample: {n_entities} entities, {len(train)} training triples: at least 2 and 1 expected")
+    neighbours = _Neighbours.of(train, len(graph.entities))
+    place = np.full(len(graph.entities), len(graph.entities), np.int64)  # of each entity in the walk
     count = 0
     for level in _walk(neighbours, seed):
         place[level] = count + np.arange(len(level))
         count += len(level)
-        if n_entities is not None and count >= n_entities:
+        if count >= n_entities:
             break
-    both = np.sort(np.maximum(place[kg.train[:, 0]], place[kg.train[:, 2]]))  # when a triple has both its ends
-    if n_triples is not None:
-        n_entities = count if n_triples >= len(both) else int(both[n_triples])
-    assert n_entities is not None
     n_entities = min(n_entities, count)
-    lonely = not np.isin(n_entities - 1, both)
-    keep = place < n_entities - lonely
-    if not keep.any() or not np.any(both < n_entities):
-        raise UserError(f"the walk's beginning with at most {n_triples} training triples has none; ask for more")
-    return induced(kg, keep)
+    last = np.maximum(place[train[:, 0]], place[train[:, 2]])  # when a triple has both its ends
+    lonely = not (last == n_entities - 1).any()
+    return induced(graph, place < n_entities - lonely)
+
+
+def induced(graph: Graph, keep: np.ndarray) -> Graph:
+    """The subgraph over some entities: all triples with both ends among them, renumbered.
+
+    Relations without a training triple left go, and with them the triples of other splits that have them.
+
+    Args:
+      graph: any.
+      keep: bool [n_entities]; those kept stay in their order.
+
+    Raises:
+      ValueError: no training triple is left.
+    """
+    inside, train = keep[graph.head] & keep[graph.tail], graph.split == TRAIN
+    if not (inside & train).any():
+        raise ValueError(f"{keep.sum()} of {len(keep)} entities leave none of {train.sum()} training triples")
+    used = np.zeros(len(graph.relations), bool)
+    used[graph.relation[inside & train]] = True
+    rows = inside & used[graph.relation]
+    head, relation, tail = graph.triples()[rows].T
+    entity_row, relation_row = np.cumsum(keep) - 1, np.cumsum(used) - 1
+    return _with_edges(
+        graph,
+        np.stack([entity_row[head], relation_row[relation], entity_row[tail]], axis=1),
+        graph.split[rows],
+        entities=graph.entities[keep],
+        relations=tuple(graph.relations[row] for row in np.flatnonzero(used)),
+        n_products=graph.n_products if keep.all() else 0,
+        sampled=True,
+    )
 
 
 def _walk(neighbours: _Neighbours, seed: int) -> Iterator[np.ndarray]:

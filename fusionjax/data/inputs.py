@@ -5,16 +5,19 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fusionjax.config import schema
 from fusionjax.data.controls import control_graph, control_texts, kept_events
+from fusionjax.data.entities import false_triples, literals, standardised
 from fusionjax.data.graph import Graph, build_graph
+from fusionjax.data.graph_samples import besides_links, part_of
 from fusionjax.data.pairs import read_pairs
-from fusionjax.data.shop import TRAIN, Shop
+from fusionjax.data.shop import TEST, TRAIN, VALID, Shop
 from fusionjax.data.split import user_ranges
 from fusionjax.data.text import Tokenizer, learn_or_load
 from fusionjax.errors import UserError
@@ -77,6 +80,15 @@ class Inputs:
     """Field name and its values (row 0 = unknown), for each profile column."""
     positives: np.ndarray
     """int64 [n, 2] sorted, unique: (query, product) pairs that training may know to match."""
+    seen: np.ndarray
+    """bool [n_entities]: a training triple names the entity."""
+    literals: np.ndarray
+    """float32 [n_entities, 2 m]: numbers about entities and marks of those known (`entities.standardised`);
+    m = 0 unless `model.entity.literals` asks for them."""
+    false_triples: Mapping[int, np.ndarray]
+    """VALID and TEST → int32 [n, 3]: triples known to be false; empty without any, and where no objective predicts links."""
+    entity_text: np.ndarray | None = None
+    """float32 [n_entities, q]: unit vectors of the entities' texts, 0 of no text; `training.entity_text` adds it."""
     pretrained: Checkpoint | None = None
     """What `text.checkpoint` says besides its weights."""
     teacher: np.ndarray | None = None
@@ -88,6 +100,11 @@ class Inputs:
     def n_products(self) -> int:
         return len(self.shop.products) if self.shop.products is not None else 0
 
+    @property
+    def unseen(self) -> np.ndarray:
+        """int32, ascending: entities without any training triple."""
+        return np.flatnonzero(~self.seen).astype(np.int32)
+
     def uncontrolled(self) -> "Inputs":
         """The same with the real graph, events and counts: for segments, which must not differ between controls."""
         real = self.real
@@ -96,22 +113,20 @@ class Inputs:
 
 def text_needed(config: schema.Run) -> bool:
     """Whether any tower of this run reads text."""
-    return (
-        "text" in config.model.product.sources
-        or config.objectives.alignment.weight > 0
-        or config.objectives.query_product.weight > 0
-        or config.objectives.masked_words.weight > 0
-        or config.objectives.distillation.weight > 0
-    )
+    used = config.objectives.used().values()
+    return "text" in config.model.product.sources or any(each.reads_text for each in used)
+
+
+def product_text_needed(config: schema.Run) -> bool:
+    """Whether product vectors, or an objective besides them, read products' text vectors from the bank."""
+    used = config.objectives.used().values()
+    return "text" in config.model.product.sources or any(each.reads_product_text for each in used)
 
 
 def entities_needed(config: schema.Run) -> bool:
     """Whether any part of this run reads the entity table."""
-    return (
-        "entity" in config.model.product.sources
-        or config.objectives.alignment.weight > 0
-        or config.objectives.link_prediction.weight > 0
-    )
+    used = config.objectives.used().values()
+    return "entity" in config.model.product.sources or any(each.reads_entities for each in used)
 
 
 def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Callable[[str], None] = print) -> Inputs:
@@ -121,43 +136,23 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
       tokenizer_dir: where the run's tokeniser is, or will be written.
 
     Raises:
-      UserError: an objective with a weight asks for a part the shop lacks.
+      UserError: an objective with a weight asks for a part the shop lacks; a part of the graph is asked for where products or
+        users are learnt too.
     """
     require_parts(shop, config)
-    n_products = len(shop.products) if shop.products is not None else 0
     real_shop, controls = shop, config.data.controls
-    real_graph, supported = build_graph(shop, config.data.graph, config.data.split), None
     if shop.events is not None and controls.events_share < 1.0:
         keep = kept_events(shop.events, config)
         log(f"control: {controls.events_share:g} of the training events, {np.sum(shop.events.split[keep] == TRAIN):,}, kept")
         shop = dataclasses.replace(shop, events=shop.events.take(keep))
-        if config.data.graph.co_view or config.data.graph.co_purchase:
-            supported = build_graph(shop, config.data.graph, config.data.split)
-    graph, written = control_graph(real_graph, supported, config)
-    for note in graph.notes:
-        log(f"graph: {note}")
+    real_graph, graph, written = _graphs(real_shop, shop, config, log)
+    seen = _seen(graph)
+    log(
+        f"graph: {len(seen):,} entities, {len(graph.relations)} relations, {np.sum(graph.split == TRAIN):,} training, "
+        f"{np.sum(graph.split == VALID):,} validation, {np.sum(graph.split == TEST):,} test triples; "
+        f"{np.sum(~seen):,} entities without a training triple"
+    )
     positives = _positives(shop, config.objectives.query_product)
-    tokenizer = product_tokens = query_tokens = pretrained = None
-    has_text = np.zeros(n_products, bool)
-    if text_needed(config) and shop.products is not None:  # a graph alone has no text, whatever `sources` says
-        texts = control_texts(shop.products, graph, written, config)
-        reads_text = "text" in config.model.product.sources or config.objectives.alignment.weight > 0
-        if controls.text == "none" and reads_text and not any(texts):
-            raise UserError(
-                "data.controls.text: none leaves no product text, but model.product.sources or objectives.alignment reads it; "
-                "set model.product.sources to [entity] and objectives.alignment.weight to 0"
-            )
-        queries = list(shop.queries.text) if shop.has("queries") else []
-        train_queries = [queries[row] for row in np.unique(positives[:, 0])]
-        if config.text.checkpoint is not None:
-            pretrained = text_start(config.text, tokenizer_dir)
-            tokenizer = Tokenizer(pretrained.tokenizer)
-        else:
-            tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
-        product_tokens = product_rows(tokenizer, config.text, texts)
-        bare = len(tokenizer.inner.encode(config.text.product_prompt).ids)
-        has_text = (product_tokens >= 0).sum(1) > bare
-        query_tokens = query_rows(tokenizer, config.text, queries) if queries else None
     sequences = build_sequences(shop) if shop.has("products", "events") else None
     counts = _train_counts(shop)
     real = Real(real_graph, sequences, counts)
@@ -169,21 +164,91 @@ def build_inputs(shop: Shop, config: schema.Run, tokenizer_dir: Path, log: Calla
         real=real,
         graph=graph,
         written=written,
-        tokenizer=tokenizer,
-        product_tokens=product_tokens,
-        query_tokens=query_tokens,
-        has_text=has_text,
-        has_entity=_has_entity(graph, counts, positives, config),
+        **_texts(shop, graph, written, positives, config, tokenizer_dir),
+        has_entity=_has_entity(graph, seen, counts, positives, config),
         train_counts=counts,
         sequences=sequences,
         profile=profile,
         profile_values=values,
         positives=positives,
-        pretrained=pretrained,
+        seen=seen,
+        literals=_literals(shop, graph, config),
+        false_triples=_false_triples(shop, real_graph, config),
         hard_negatives=_hard_negatives(shop, config.objectives.query_product, positives),
     )
 
 
+def _texts(
+    shop: Shop, graph: Graph, written: np.ndarray, positives: np.ndarray, config: schema.Run, tokenizer_dir: Path
+) -> dict[str, Any]:
+    """The fields of `Inputs` that come from texts."""
+    found: dict[str, Any] = dict.fromkeys(("tokenizer", "product_tokens", "query_tokens", "pretrained"))
+    found["has_text"] = np.zeros(0 if shop.products is None else len(shop.products), bool)
+    if not text_needed(config) or shop.products is None:  # a graph alone has no text, whatever `sources` says
+        return found
+    texts = control_texts(shop.products, graph, written, config)
+    if config.data.controls.text == "none" and product_text_needed(config) and not any(texts):
+        raise UserError(
+            "data.controls.text: none leaves no product text, but model.product.sources or objectives.alignment reads it; "
+            "set model.product.sources to [entity] and objectives.alignment.weight to 0"
+        )
+    queries = list(shop.queries.text) if shop.has("queries") else []
+    train_queries = [queries[row] for row in np.unique(positives[:, 0])]
+    if config.text.checkpoint is not None:
+        found["pretrained"] = text_start(config.text, tokenizer_dir)
+        tokenizer = Tokenizer(found["pretrained"].tokenizer)
+    else:
+        tokenizer = learn_or_load(config.text, tokenizer_dir, texts + train_queries)
+    tokens = product_rows(tokenizer, config.text, texts)
+    bare = len(tokenizer.inner.encode(config.text.product_prompt).ids)
+    found |= {"tokenizer": tokenizer, "product_tokens": tokens, "has_text": (tokens >= 0).sum(1) > bare}
+    found["query_tokens"] = query_rows(tokenizer, config.text, queries) if queries else None
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- the graph
+def _graphs(shop: Shop, kept: Shop, config: schema.Run, log: Callable[[str], None]) -> tuple[Graph, Graph, np.ndarray]:
+    """(the graph that is measured, the one that training reads, training edges that stand in texts).
+
+    Args:
+      kept: the shop with the events that `data.controls.events_share` leaves.
+    """
+    settings, supported = config.data.graph, None
+    real = part_of(build_graph(shop, settings, config.data.split), shop, config, log)
+    if kept is not shop and (settings.co_view or settings.co_purchase):
+        if settings.sample:
+            raise UserError("data.graph.sample: not with data.controls.events_share below 1 and edges made of events")
+        supported = build_graph(kept, settings, config.data.split)
+    graph, written = control_graph(real, supported, config)
+    for note in graph.notes:
+        log(f"graph: {note}")
+    return real, graph, written
+
+
+def _seen(graph: Graph) -> np.ndarray:
+    seen = np.zeros(len(graph.entities), bool)
+    seen[graph.triples(TRAIN)[:, [0, 2]].reshape(-1)] = True
+    return seen
+
+
+def _literals(shop: Shop, graph: Graph, config: schema.Run) -> np.ndarray:
+    if not config.model.entity.literals:
+        return np.zeros((len(graph.entities), 0), np.float32)
+    values, names = literals(shop, graph)
+    if not names:
+        raise UserError("model.entity.literals: the data set has no numbers about its entities")
+    return standardised(values)
+
+
+def _false_triples(shop: Shop, graph: Graph, config: schema.Run) -> dict[int, np.ndarray]:
+    # A joint run may well leave the given triples out, and what is false about them with them.
+    if config.objectives.link_prediction.weight <= 0 or (not config.data.graph.given and besides_links(config)):
+        return {}
+    found = {split: false_triples(shop, graph, split) for split in (VALID, TEST)}
+    return {split: triples for split, triples in found.items() if triples is not None}
+
+
+# ---------------------------------------------------------------------------------------------------- texts and events
 def product_rows(tokenizer: Tokenizer, text: schema.Text, texts: Sequence[str]) -> np.ndarray:
     """Token rows of product texts or titles, the prompt before them."""
     return tokenizer.rows([text.product_prompt + each for each in texts] if text.product_prompt else texts, text.max_length)
@@ -226,16 +291,11 @@ def _train_counts(shop: Shop) -> np.ndarray:
 
 def require_parts(shop: Shop, config: schema.Run) -> None:
     """Raises `UserError` if an objective with a weight, or a named task, asks for a part the shop lacks."""
-    weights = config.objectives
-    if weights.next_product.weight > 0:
-        shop.require("products", "users", "events", purpose="objectives.next_product")
-    if weights.query_product.weight > 0:
-        shop.require("products", "queries", purpose="objectives.query_product")
-    for name in ("alignment", "masked_words", "distillation"):
-        if getattr(weights, name).weight > 0:
-            shop.require("products", purpose=f"objectives.{name}")
-    if weights.link_prediction.weight > 0 and not (shop.has("triples") or shop.has("products")):
-        shop.require("triples", purpose="objectives.link_prediction")
+    for name, objective in config.objectives.used().items():
+        needed = [(part,) if isinstance(part, str) else part for part in objective.shop_parts]
+        # Of those of which one is enough, the first stands for all: `Shop.require` says which of them the shop lacks.
+        parts = (next((part for part in any_of if shop.has(part)), any_of[0]) for any_of in needed)
+        shop.require(*parts, purpose=f"objectives.{name}")
     needs = {
         "search": ("products", "queries", "judgments"),
         "recommendation": ("products", "users", "events"),
@@ -301,16 +361,18 @@ def _held_out_queries(shop: Shop) -> np.ndarray:
     return np.fromiter((text in held_out for text in texts), bool, len(texts))
 
 
-def _has_entity(graph: Graph, counts: np.ndarray, positives: np.ndarray, config: schema.Run) -> np.ndarray:
-    known, behaviour = np.zeros(len(counts), bool), config.model.entity.behaviour
-    if behaviour and config.objectives.next_product.weight > 0:
+def _has_entity(graph: Graph, seen: np.ndarray, counts: np.ndarray, positives: np.ndarray, config: schema.Run) -> np.ndarray:
+    """bool [n_products]: the products whose entity row some objective of the run trains."""
+    known = np.zeros(len(counts), bool)
+    trained = {each.trains_products_of for each in config.objectives.used().values()}
+    if not config.model.entity.behaviour:
+        trained &= {"triples"}
+    if "events" in trained:
         known |= counts > 0
-    if behaviour and config.objectives.query_product.weight > 0:
+    if "queries" in trained:
         known[positives[:, 1]] = True
-    if config.objectives.link_prediction.weight > 0:
-        train = graph.triples(TRAIN)
-        ends = np.concatenate([train[:, 0], train[:, 2]])
-        known[ends[ends < len(counts)]] = True
+    if "triples" in trained:
+        known[: graph.n_products] |= seen[: graph.n_products]
     return known
 
 

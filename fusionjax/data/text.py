@@ -1,6 +1,7 @@
 """Texts → token rows: a WordPiece vocabulary learnt from the training texts, and BERT's tokenisation (Chinese by character)."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ _BLOCK = 100_000
 LANGUAGES = ("zh", "en", "mixed", "none")
 _HAN = re.compile("[\u3400-\u9fff]")
 _LATIN = re.compile("[A-Za-z]{3}")
+_CJK = "\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"([{_CJK}]+)|((?:(?![{_CJK}])[^\W_])+)")
 
 
 def product_texts(products: Products, fields: Sequence[str]) -> list[str]:
@@ -35,6 +38,12 @@ def language(text: str) -> str:
     """One of `LANGUAGES`: has Han characters, Latin words (three letters: `50ml` and `T恤` are none), both, neither."""
     han, latin = _HAN.search(text) is not None, _LATIN.search(text) is not None
     return "mixed" if han and latin else "zh" if han else "en" if latin else "none"
+
+
+def words(text: str) -> list[tuple[str, str]]:
+    """The text in NFKC and lower case, cut into runs of Chinese, Japanese or Korean characters, (run, ""), and words of letters
+    and digits of other scripts, ("", word)."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 class Tokenizer:

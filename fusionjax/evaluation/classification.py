@@ -13,7 +13,7 @@ ones (`corrupted`) are mostly absurd. `Classified.negatives` says which they wer
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,19 @@ def classify(valid: Labelled, test: Labelled, *, by: By = "relation", negatives:
     threshold = np.array([thresholds.get(relation, fallback) for relation in test.relation.tolist()])
     called = test.score > threshold
     called |= threshold == -np.inf  # a score of −inf too
-    true = np.asarray(test.true, bool)
+    return decided(called, test.true, thresholds, fallback, negatives, by)
+
+
+def decided(
+    called: np.ndarray,
+    true: np.ndarray,
+    thresholds: dict[int, float] | None = None,
+    fallback: float = -np.inf,
+    negatives: Negatives = "given",
+    by: By = "relation",
+) -> Classified:
+    """Of triples called true, `bool [n]`, that are `true`, `bool [n]`; the rest says how they were called."""
+    true = np.asarray(true, bool)
     hits, precision, recall = int((called & true).sum()), 0.0, 0.0
     if hits:
         precision, recall = hits / int(called.sum()), hits / int(true.sum())
@@ -141,71 +153,13 @@ def classify(valid: Labelled, test: Labelled, *, by: By = "relation", negatives:
         precision,
         recall,
         2 * precision * recall / (precision + recall) if hits else 0.0,
-        thresholds,
+        thresholds or {},
         fallback,
         called,
         called == true,
         negatives,
         by,
     )
-
-
-# ------------------------------------------------------------------------------------------------------------- baselines
-def classification_baselines(
-    train: np.ndarray,
-    valid: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    *,
-    by: By = "relation",
-    negatives: Negatives = "given",
-) -> dict[str, Classified]:
-    """Without any learning, under the models' own protocol.
-
-    `always_true`; `tail_frequency`: training triples with this relation and tail; `end_frequency`: those with this relation
-    and tail, times those with this relation and head (each + 1).
-
-    Args:
-        train: `int [n, 3]`, true triples; valid, test: (true, false) triples.
-    """
-    train = np.asarray(train, np.int64)
-
-    def count(triples: np.ndarray, end: int) -> np.ndarray:
-        key, times = np.unique(train[:, 1] << 32 | train[:, end], return_counts=True)
-        asked = np.asarray(triples, np.int64)
-        wanted = asked[:, 1] << 32 | asked[:, end]
-        if not len(key):
-            return np.zeros(len(wanted))
-        place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-        return np.where(key[place] == wanted, times[place], 0).astype(np.float64)
-
-    scores = {
-        "always_true": lambda triples: np.zeros(len(triples)),
-        "tail_frequency": lambda triples: count(triples, 2),
-        "end_frequency": lambda triples: np.log1p(count(triples, 2)) + np.log1p(count(triples, 0)),
-    }
-
-    def labelled(score: Any, pair: tuple[np.ndarray, np.ndarray]) -> Labelled:
-        positive, negative = (np.asarray(part) for part in pair)
-        return Labelled.of(score(positive), positive[:, 1], score(negative), negative[:, 1])
-
-    found = {
-        name: classify(labelled(score, valid), labelled(score, test), by=by, negatives=negatives)
-        for name, score in scores.items()
-    }
-    true = labelled(scores["always_true"], test).true
-    share = float(true.mean())  # not by thresholds: where most validation triples are false these would call none true
-    found["always_true"] = dataclasses.replace(
-        found["always_true"],
-        accuracy=share,
-        precision=share,
-        recall=float(share > 0),
-        f1=2 * share / (1 + share),
-        thresholds={},
-        fallback=-np.inf,
-        called_true=np.ones(len(true), bool),
-        correct=true,
-    )
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- negatives

@@ -1,7 +1,7 @@
 """Filtered link prediction in both directions (Bordes et al. 2013; ties: see `ranking`)."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusionjax.evaluation import counting
-from fusionjax.evaluation.metrics import Result, mean
+from fusionjax.evaluation.metrics import DEFAULTS, Result, mean, per_example
 from fusionjax.evaluation.ragged import Ragged
-from fusionjax.evaluation.ranking import Counts, Plan, Scorer, rank_rows
-from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment, per_example
+from fusionjax.evaluation.ranking import Counts, Plan, Scorer, competing, rank_rows
+from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment
 
 TripleScore = Callable[[Any, Any, Any, Any], jax.Array]
 """`score(params, anchor [b], relation [b], candidates) -> [b, size]`; the anchor is the head when tails are scored, and the
@@ -116,6 +116,8 @@ class RankingPlan:
     n_entities: int
     sides: tuple[_Side, _Side]
     """Tails, heads."""
+    candidates: np.ndarray
+    """int64 [n, 2]: among how many entities each tail and head is ranked."""
 
     @classmethod
     def of(cls, triples: np.ndarray, known: KnownTrue, n_entities: int, *, batch_size: int = 512) -> "RankingPlan":
@@ -131,7 +133,7 @@ class RankingPlan:
         """
         triples = checked_triples(triples, n_entities)
         head, relation, tail = triples.T
-        sides = []
+        sides, candidates, each = [], [], np.arange(len(triples) + 1)
         for side, anchor, target, index in (("tail", head, tail, known.by_head), ("head", tail, head, known.by_tail)):
             _, question = np.unique(relation.astype(np.int64) * n_entities + anchor, return_inverse=True)
             triple = np.argsort(question, kind="stable")
@@ -151,7 +153,8 @@ class RankingPlan:
             asked = [first[batch.positions] for batch in plan.batches]
             anchors, relations = ([jnp.asarray(column[rows]) for rows in asked] for column in (anchor, relation))
             sides.append(_Side(plan, anchors, relations, triple, first))
-        return cls(triples, n_entities, (sides[0], sides[1]))
+            candidates.append(competing(Ragged(each, target), index.answers, n_entities, index.rows_of(anchor, relation)))
+        return cls(triples, n_entities, (sides[0], sides[1]), np.stack(candidates, axis=1))
 
     def ranks(
         self, score_tails: TripleScore, score_heads: TripleScore, params: Any, candidates: Any = None, *, block: int = 65536
@@ -203,14 +206,21 @@ class RankingPlan:
         return counts
 
     def evaluate(
-        self, score_tails: TripleScore, score_heads: TripleScore, params: Any, candidates: Any = None, *, block: int = 65536
+        self,
+        score_tails: TripleScore,
+        score_heads: TripleScore,
+        params: Any,
+        candidates: Any = None,
+        *,
+        names: Sequence[str] = DEFAULTS["link_prediction"],
+        block: int = 65536,
     ) -> Result:
         """What `evaluate_link_prediction` returns."""
-        return self.result(self.ranks(score_tails, score_heads, params, candidates, block=block))
+        return self.result(self.ranks(score_tails, score_heads, params, candidates, block=block), names)
 
-    def result(self, counts: Counts) -> Result:
+    def result(self, counts: Counts, names: Sequence[str] = DEFAULTS["link_prediction"]) -> Result:
         """Metrics of counts `[n, 2]` (of one model)."""
-        return result_of(self.triples, counts)
+        return result_of(self.triples, counts, self.candidates, names)
 
 
 def evaluate_link_prediction(
@@ -255,6 +265,7 @@ def evaluate_scorers(
     known: KnownTrue,
     n_entities: int,
     *,
+    names: Sequence[str] = DEFAULTS["link_prediction"],
     batch_size: int = 256,
     block: int = 65536,
 ) -> Result:
@@ -263,6 +274,7 @@ def evaluate_scorers(
     head, relation, tail = triples.T
     rows = np.arange(len(triples))
     by_side: list[Counts] = []
+    candidates: list[np.ndarray] = []
     for side, scorer, anchor, target, index in (
         ("tail", tails, head, tail, known.by_head),
         ("head", heads, tail, head, known.by_tail),
@@ -278,18 +290,22 @@ def evaluate_scorers(
             task=f"link_prediction ({side})",
         )
         by_side.append(ranked.counts)
-    return result_of(triples, Counts(*(np.stack(parts, axis=1) for parts in zip(*by_side, strict=True))))
+        candidates.append(ranked.candidates)
+    counts = Counts(*(np.stack(parts, axis=1) for parts in zip(*by_side, strict=True)))
+    return result_of(triples, counts, np.stack(candidates, axis=1), names)
 
 
-def result_of(triples: np.ndarray, counts: Counts) -> Result:
+def result_of(triples: np.ndarray, counts: Counts, candidates: np.ndarray, names: Sequence[str]) -> Result:
     """Metrics from the rivals of the tail and head of every triple.
 
     Args:
         triples: `int [n, 3]`.
         counts: `int [n, 2]`, tail and head.
+        candidates: `int [n, 2]`: among how many entities each is ranked.
+        names: of the metrics.
 
     Returns:
-        `mrr`, `hits@1`, `hits@3`, `hits@10` over both directions together, `mrr/tail`, `mrr/head`; `mrr/optimistic` and
+        The named metrics over both directions together, `mrr/tail`, `mrr/head`; `mrr/optimistic` and
         `mrr/pessimistic`, if all ties were won or lost: far apart where a scorer gives many equal scores; `triples`. Per
         example: one entry a triple, the mean of its two directions. Examples: positions in `triples`, with the segment
         `direction`.
@@ -297,9 +313,14 @@ def result_of(triples: np.ndarray, counts: Counts) -> Result:
     n, ranks = len(triples), counts.realistic.reshape(-1)
     direction = Segment(DIRECTIONS, np.tile(np.arange(2, dtype=np.int8), n), of="target")
     examples = Examples(
-        "link_prediction", np.arange(n), np.arange(n + 1) * 2, triples[:, [2, 0]].reshape(-1), None, {"direction": direction}
+        "link_prediction",
+        np.arange(n),
+        np.arange(n + 1) * 2,
+        triples[:, [2, 0]].reshape(-1),
+        segments={"direction": direction},
+        candidates=candidates.reshape(-1),
     )
-    both = per_example(examples, ranks)
+    both = per_example(examples, ranks, names=names)
     metrics = {name: mean(values) for name, values in both.items()}
     metrics |= {f"mrr/{side}": mean(per_example(examples, ranks, ("direction", side))["mrr"]) for side in DIRECTIONS}
     for name, rank in (("optimistic", counts.optimistic), ("pessimistic", counts.pessimistic)):

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fusionjax.errors import NaNScore
 from fusionjax.evaluation import counting
 from fusionjax.evaluation.counting import Exclusions, Score, count_candidates, dot_product
 from fusionjax.evaluation.ragged import Ragged
@@ -34,7 +35,6 @@ __all__ = [
     "Counts",
     "DeviceScorer",
     "HostScorer",
-    "NaNScore",
     "Plan",
     "Ragged",
     "Ranked",
@@ -53,10 +53,6 @@ _MOST_EXCLUSIONS = 1 << 24
 """Excluded numbers on the device at once at most (64 MiB), but for a single batch that has more."""
 _IN_FLIGHT = 2
 """One batch computes while the next is prepared; never more, for memory."""
-
-
-class NaNScore(ValueError):
-    """A score is no number: what scored has diverged."""
 
 
 @runtime_checkable
@@ -398,12 +394,29 @@ def _check_numbers(numbers: np.ndarray, n: int, task: str) -> None:
 class Ranked:
     """What `rank_rows` found.
 
-    `ranks` of all targets in the order of `targets.values`; the `counts` they are made of; `top [rows, k]` candidate numbers.
+    `ranks` of all targets in the order of `targets.values`; the `counts` they are made of; `top [rows, k]` candidate numbers;
+    `candidates`, int64: see `competing`.
     """
 
     ranks: np.ndarray
     top: np.ndarray
     counts: Counts
+    candidates: np.ndarray
+
+
+def competing(
+    targets: Ragged, excluded: Ragged | None, n_candidates: int, excluded_row: np.ndarray | None = None
+) -> np.ndarray:
+    """int64 [t]: among how many candidates each target is ranked, itself included. Args as of `rank_rows`."""
+    if excluded is None:
+        return np.full(len(targets.values), n_candidates, np.int64)
+    excluded, rows = excluded.distinct(), targets.rows()
+    row = rows if excluded_row is None else excluded_row[rows]
+    keys = excluded.rows() * np.int64(n_candidates) + excluded.values  # ascending
+    wanted = row * np.int64(n_candidates) + targets.values
+    place = np.searchsorted(keys, wanted)
+    itself = np.append(keys, -1)[place] == wanted
+    return n_candidates - excluded.lengths()[row] + itself
 
 
 def rank_rows(
@@ -445,4 +458,4 @@ def rank_rows(
         counts.greater[place], counts.equal[place] = counted.greater[j, column], counted.equal[j, column]
         if best is not None:
             listed[batch.positions] = best
-    return Ranked(counts.realistic, listed, counts)
+    return Ranked(counts.realistic, listed, counts, competing(targets, excluded, n, excluded_row))

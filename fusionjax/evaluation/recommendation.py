@@ -1,12 +1,13 @@
 """Recommendation: every product is ranked for every user, what the user has seen left out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fusionjax.evaluation.metrics import SEGMENTS, Result, coverage, mean, popularity_segments
+from fusionjax.evaluation.metrics import DEFAULTS, SEGMENTS, Result, coverage, mean, parse, per_example, popularity_segments
 from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
-from fusionjax.evaluation.scores import KS, Examples, Segment, per_example
+from fusionjax.evaluation.scores import Examples, Segment
 
 
 class Cases(NamedTuple):
@@ -28,7 +29,7 @@ def evaluate_recommendation(
     seen: Ragged | None,
     train_counts: np.ndarray,
     *,
-    ks: tuple[int, ...] = KS,
+    names: Sequence[str] = DEFAULTS["recommendation"],
     batch_size: int = 256,
     block: int = 65536,
 ) -> Result:
@@ -41,15 +42,15 @@ def evaluate_recommendation(
         seen: products never recommended to this user; `None`: all are. A target stays recommendable even if it stands here.
         train_counts: `int [n_products]` number of **training** events of each product: defines the segments
             (`metrics.popularity_segments`) and the size of the catalogue.
-        ks: cut-offs.
+        names: of the metrics.
         batch_size, block: users and products scored at once; bound the memory.
 
     Returns:
-        `mrr`, and for each k `recall@k`, `ndcg@k` (binary), `coverage@k` (distinct recommended / catalogue);
-        `recall@k/SEGMENT` and `ndcg@k/SEGMENT` for `head`, `middle`, `tail`, `cold` over the targets of that segment, still
-        ranked among all products, for the users who have any; `users` and `users/SEGMENT`, their numbers. A segment nobody
-        has a target in is left out but for its count of 0. Per example: one entry a user. Examples: the numbers in `users`,
-        with the segment `popularity` of the targets.
+        The named metrics, and for each of their cut-offs `coverage@k` (distinct recommended / catalogue); `NAME/SEGMENT` of
+        those with a cut-off for `head`, `middle`, `tail`, `cold` over the targets of that segment, still ranked among all
+        products, for the users who have any; `users` and `users/SEGMENT`, their numbers. A segment nobody has a target in is
+        left out but for its count of 0. Per example: one entry a user. Examples: the numbers in `users`, with the segment
+        `popularity` of the targets.
     """
     train_counts = np.asarray(train_counts)
     users = np.asarray(users)
@@ -57,17 +58,22 @@ def evaluate_recommendation(
     some = np.flatnonzero(targets.lengths() > 0)
     users, targets = users[some], targets.take(some)
     excluded = None if seen is None else seen.take(some).without(targets)
-    ranked = rank_rows(scorer, users, targets, excluded, batch_size=batch_size, block=block, top=max(ks), task="recommendation")
+    ks = sorted({k for name in names if (k := parse(name)[1])})
+    top = max(ks, default=0)
+    ranked = rank_rows(scorer, users, targets, excluded, batch_size=batch_size, block=block, top=top, task="recommendation")
     codes = popularity_segments(train_counts)[targets.values]
     popularity = {"popularity": Segment(SEGMENTS, codes, of="target")}
-    examples = Examples("recommendation", users, targets.offsets, targets.values, segments=popularity)
-    overall = per_example(examples, ranked.ranks, ks=ks)
+    examples = Examples(
+        "recommendation", users, targets.offsets, targets.values, segments=popularity, candidates=ranked.candidates
+    )
+    overall = per_example(examples, ranked.ranks, names=names)
     metrics = {name: mean(values) for name, values in overall.items()}
     metrics |= {f"coverage@{k}": coverage(ranked.top, len(train_counts), k) for k in ks}
     metrics["users"] = float(len(users))
-    for code, name in enumerate(SEGMENTS):
-        metrics[f"users/{name}"] = float(len(np.unique(targets.rows()[codes == code])))
-        if metrics[f"users/{name}"]:
-            inside = per_example(examples, ranked.ranks, ("popularity", name), ks=ks)
-            metrics |= {f"{kind}@{k}/{name}": mean(inside[f"{kind}@{k}"]) for k in ks for kind in ("recall", "ndcg")}
+    cut = [name for name in names if parse(name)[1]]
+    for code, label in enumerate(SEGMENTS):
+        metrics[f"users/{label}"] = float(len(np.unique(targets.rows()[codes == code])))
+        if metrics[f"users/{label}"]:
+            inside = per_example(examples, ranked.ranks, ("popularity", label), cut)
+            metrics |= {f"{name}/{label}": mean(values) for name, values in inside.items()}
     return Result(metrics, overall, examples=examples, ranks=ranked.ranks)

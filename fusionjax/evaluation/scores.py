@@ -1,18 +1,22 @@
-"""The rank of every target, and all metrics from it.
+"""What was asked, and what each method got on every example: ranks of targets, or plain values.
 
-Every evaluation ends in two things: `Examples`, what was asked, and one realistic rank (`ranking`) a target. Metrics, their
-values for each example and those of any segment are computed from these alone (`per_example`), so that a stored file of ranks
-can still answer what nobody thought of when the model was measured.
+Every evaluation ends in two things: `Examples`, what was asked, and the values of each method on them. Values are one
+realistic rank (`ranking`) a target, `float64 [t]`, or, where the examples name `measures`, one number an example and measure,
+`float64 [n, m]`: whether an answer is correct, a log loss, a squared error, money. Metrics and those of any segment are
+computed from these alone (`metrics.per_example`), so that a stored file can still answer what nobody thought of when the model
+was measured.
 
-| task | example | targets | grade |
-| --- | --- | --- | --- |
-| recommendation | a user | the products to be found | none (binary) |
-| search | a query | its judged products | of the judgment |
-| link_prediction | a triple | two: the tail, then the head | none |
+| task | example | targets | grade | values |
+| --- | --- | --- | --- | --- |
+| recommendation | a user | the products to be found | none (binary) | ranks |
+| search | a query | its judged products | of the judgment | ranks |
+| link_prediction | a triple | two: the tail, then the head | none | ranks |
+| triple_classification | a triple | one: whether it is true, 0 or 1 | the same | correct |
 
 A study's examples are stored without the targets' names (`save_examples`), a run's with them (`save_scores`).
 Files are zip archives of NumPy arrays (`.npz`) without pickle. The same content gives the same bytes: no times, fixed order.
-Ranks are stored doubled, as integers: a realistic rank is a multiple of one half.
+Ranks are stored doubled, as integers: a realistic rank is a multiple of one half. Files of ranks alone have format 1, those
+with plain values format 2; both are read.
 """
 
 import dataclasses
@@ -22,21 +26,20 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from fusionjax.errors import UserError, nearest
-from fusionjax.evaluation.metrics import Result, hits, mean, ndcg, recall, reciprocal_rank
-from fusionjax.evaluation.ranking import Ragged
+from fusionjax.evaluation.ragged import Ragged
 from fusionjax.files import write_whole
 
-HITS_AT = (1, 3, 10)
-"""Cut-offs of link prediction."""
-KS = (10, 20)
-"""Cut-offs of recommendation."""
+if TYPE_CHECKING:  # metrics computes from what stands here
+    from fusionjax.evaluation.metrics import Result
+
 DIRECTIONS = ("tail", "head")
-_FORMAT = 1
+_RANKS, _PLAIN = 1, 2
+"""Formats: ranks alone; plain values too."""
 _COLUMNS = ("example", "offsets", "target", "grade")
 _Read = TypeVar("_Read")
 
@@ -56,6 +59,20 @@ class Segment:
             raise ValueError(f"segment codes from {self.codes.min()} to {self.codes.max()} for {len(self.labels)} labels")
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A plain value of an example."""
+
+    name: str
+    """`correct` (0 or 1) gives accuracy and, with labels, F1; any other is a metric by its own name."""
+    higher_is_better: bool = True
+    unit: str = ""
+    """Such as `nats`, `EUR`; none: a pure number."""
+
+
+CORRECT = Measure("correct")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
     """What was asked: example i has the targets `offsets[i]:offsets[i + 1]`."""
@@ -72,9 +89,17 @@ class Examples:
     segments: dict[str, Segment] = dataclasses.field(default_factory=dict)
     blind: str | None = None
     """Digest of the examples whose targets are not told: data that may not be passed on name no held-out product."""
+    candidates: np.ndarray | None = None
+    """int64 [t]: among how many each target is ranked, itself included; None: not known."""
+    measures: tuple[Measure, ...] = ()
+    """What is measured of each example, one target each; none: ranks of the targets."""
 
     def __post_init__(self) -> None:
         n, t = len(self.example), len(self.target)
+        if self.measures and not np.array_equal(self.offsets, np.arange(n + 1)):
+            raise ValueError(f"{self.task}: plain values need one target an example")
+        if self.candidates is not None and len(self.candidates) != t:
+            raise ValueError(f"{self.task}: {len(self.candidates)} numbers of candidates for {t} targets")
         if len(self.offsets) != n + 1:
             raise ValueError(f"{self.task}: {len(self.offsets)} offsets for {n} examples")
         if self.grade is not None and len(self.grade) != t:
@@ -92,6 +117,30 @@ class Examples:
     def ragged(self) -> Ragged:
         return Ragged(self.offsets, self.target)
 
+    def check(self, values: np.ndarray, whose: str = "") -> None:
+        """Raises `ValueError` if these are not values of these examples."""
+        whose = whose or self.task
+        if self.measures:
+            if values.shape != (len(self), len(self.measures)):
+                expected = f"[{len(self)}, {len(self.measures)}]"
+                raise ValueError(f"{whose}: values of shape {list(values.shape)}, expected {expected} (examples, measures)")
+        elif len(values) != len(self.target):
+            raise ValueError(f"{whose}: {len(values)} ranks for {len(self.target)} targets")
+
+    def inside(self, segment: str, label: str) -> np.ndarray:
+        """bool [t]: the target, or its example, has that label.
+
+        Raises:
+            ValueError: no such segment or label.
+        """
+        if segment not in self.segments:
+            raise ValueError(f"{self.task} has no segment '{segment}'{nearest(segment, self.segments)}")
+        found = self.segments[segment]
+        if label not in found.labels:
+            raise ValueError(f"segment '{segment}' has no label '{label}'{nearest(label, found.labels)}")
+        here = found.codes == found.labels.index(label)
+        return here[self.ragged().rows()] if found.of == "example" else here
+
     def digest(self) -> str:
         """SHA-256 over all but the segments: ranks may be compared where the digests are equal."""
         if self.blind is not None:
@@ -106,143 +155,35 @@ class Examples:
 
 
 class Scores(NamedTuple):
-    """Examples of one task and, for the model and each baseline, the rank of every target, `float64 [t]`."""
+    """Examples of one task and the values of the model and of each baseline: ranks `float64 [t]`, or plain `[n, m]`."""
 
     examples: Examples
-    ranks: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
 
 
-def scores_of(found: Mapping[str, Result]) -> Scores:
+def scores_of(found: "Mapping[str, Result]") -> Scores:
     """Of what several methods got on the same examples, by method name."""
     examples = None
-    ranks: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
     for name, result in found.items():
-        if result.examples is None or result.ranks is None:
+        own = result.ranks if result.values is None else result.values
+        if result.examples is None or own is None:
             raise ValueError(f"{name}: the result keeps no ranks")
         examples = examples or result.examples
         if result.examples.digest() != examples.digest():
             raise ValueError(f"{examples.task}: {name} was measured on other examples than {next(iter(found))}")
-        ranks[name] = result.ranks
+        values[name] = own
     if examples is None:
         raise ValueError("no method was measured")
-    return Scores(examples, ranks)
-
-
-# --------------------------------------------------------------------------------------------------------------- metrics
-def per_example(
-    examples: Examples,
-    ranks: np.ndarray,
-    segment: tuple[str, str] | None = None,
-    *,
-    ks: tuple[int, ...] = KS,
-    relevant_grade: float = 1.0,
-) -> dict[str, np.ndarray]:
-    """Every metric of every example.
-
-    Args:
-        examples: what was asked.
-        ranks: `float64 [t]`, realistic rank of each target among all candidates.
-        segment: (name of a segment, label): only the targets, or only the examples, in it count. Their ranks stay those
-            among all candidates.
-        ks: cut-offs of recommendation.
-        relevant_grade: search: grade from which a product counts as relevant, for all but NDCG.
-
-    Returns:
-        Metric → `float64 [n]`, NaN where it is undefined (nothing relevant, nothing in the segment). Recommendation: `mrr`,
-        `recall@k`, `ndcg@k` (binary). Search: `ndcg@10` (linear gain), `ndcg_exp@10`, `mrr`, `hits@1`, `recall@10`,
-        `recall@100`. Link prediction: `mrr`, `hits@1`, `hits@3`, `hits@10`, the mean of the directions that count.
-
-    Raises:
-        ValueError: unknown task, segment or label; ranks that do not fit the examples.
-    """
-    ranks = np.asarray(ranks, np.float64)
-    if len(ranks) != len(examples.target):
-        raise ValueError(f"{examples.task}: {len(ranks)} ranks for {len(examples.target)} targets")
-    targets, grades = examples.ragged(), examples.grade
-    if segment is not None:
-        inside = _inside(examples, *segment)
-        targets, ranks, grades = _only(targets, inside), ranks[inside], None if grades is None else grades[inside]
-    if examples.task == "recommendation":
-        found = {"mrr": reciprocal_rank(targets, ranks)}
-        for k in ks:
-            found |= {f"recall@{k}": recall(targets, ranks, k), f"ndcg@{k}": ndcg(targets, ranks, k)}
-        return found
-    if examples.task == "search":
-        relevant = np.ones(len(ranks), bool) if grades is None else grades >= relevant_grade
-        positives, first = _only(targets, relevant), ranks[relevant]
-        return {
-            "ndcg@10": ndcg(targets, ranks, 10, grades),
-            "ndcg_exp@10": ndcg(targets, ranks, 10, grades, exponential=True),
-            "mrr": reciprocal_rank(positives, first),
-            "hits@1": hits(positives, first, 1),
-            "recall@10": recall(positives, first, 10),
-            "recall@100": recall(positives, first, 100),
-        }
-    if examples.task == "link_prediction":
-        # Each direction is a question of its own with one answer; a triple counts with the mean of its questions.
-        single = Ragged(np.arange(len(ranks) + 1), targets.values)
-        asked, rows = targets.lengths(), targets.rows()
-
-        def mean_of(values: np.ndarray) -> np.ndarray:
-            total = np.bincount(rows, weights=values, minlength=len(targets))
-            return np.divide(total, asked, out=np.full(len(targets), np.nan), where=asked > 0)
-
-        return {"mrr": mean_of(reciprocal_rank(single, ranks))} | {
-            f"hits@{k}": mean_of(hits(single, ranks, k)) for k in HITS_AT
-        }
-    raise ValueError(f"no metrics are known for task '{examples.task}'")
-
-
-def by_direction(
-    examples: Examples, ranks: np.ndarray, segment: str = "relation_category"
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Link prediction of each direction in each group of triples: if these are categories, the table of Bordes et al. 2013.
-
-    Args:
-        examples: with the segments `direction` and `segment`, one of examples.
-        ranks: `float64 [t]`, or its optimistic or pessimistic likes.
-
-    Returns:
-        What is asked for (`head`, `tail`) → label (1-1, 1-N, N-1, N-N) → `mrr`, `hits@1`, `hits@3`, `hits@10` and `questions`.
-        Metrics are NaN where there are no questions.
-
-    Raises:
-        ValueError: a segment is missing, or is of targets.
-    """
-    groups = examples.segments.get(segment)
-    if examples.task != "link_prediction" or groups is None or groups.of != "example" or "direction" not in examples.segments:
-        raise ValueError(f"{examples.task}: needs the segments 'direction' and '{segment}' (of examples)")
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for side in reversed(DIRECTIONS):
-        metrics = per_example(examples, ranks, ("direction", side))  # one question a triple
-        found[side] = {}
-        for code, label in enumerate(groups.labels):
-            inside = groups.codes == code
-            found[side][label] = {name: mean(values[inside]) for name, values in metrics.items()}
-            found[side][label]["questions"] = float(inside.sum())
-    return found
-
-
-def _inside(examples: Examples, name: str, label: str) -> np.ndarray:
-    """bool [t]: the target, or its example, has that label."""
-    if name not in examples.segments:
-        raise ValueError(f"{examples.task} has no segment '{name}'{nearest(name, examples.segments)}")
-    segment = examples.segments[name]
-    if label not in segment.labels:
-        raise ValueError(f"segment '{name}' has no label '{label}'{nearest(label, segment.labels)}")
-    inside = segment.codes == segment.labels.index(label)
-    return inside[examples.ragged().rows()] if segment.of == "example" else inside
-
-
-def _only(targets: Ragged, keep: np.ndarray) -> Ragged:
-    """The same rows with only some of their values."""
-    return Ragged(np.concatenate([[0], np.cumsum(keep)])[targets.offsets], targets.values[keep])
+    return Scores(examples, values)
 
 
 # ----------------------------------------------------------------------------------------------------------------- files
-def save_scores(file: Path, examples: Examples, ranks: Mapping[str, np.ndarray]) -> None:
-    """Writes examples and the ranks of each method ("model", "item_knn", …) to one file, whole or not at all."""
-    _write(file, "scores", _meta(examples) | {"ranks": list(ranks)}, _columns(examples) | _packed_ranks(ranks, examples))
+def save_scores(file: Path, examples: Examples, values: Mapping[str, np.ndarray]) -> None:
+    """Writes examples and the values of each method ("model", "item_knn", …) to one file, whole or not at all."""
+    for name, each in values.items():
+        examples.check(each, name)
+    _write(file, "scores", _meta(examples) | {"ranks": list(values)}, _columns(examples) | _packed(values))
 
 
 def load_scores(file: Path) -> Scores:
@@ -251,7 +192,14 @@ def load_scores(file: Path) -> Scores:
     Raises:
         UserError: no such file, or not one of these, or damaged.
     """
-    return _read(file, "scores", lambda meta, arrays: Scores(_examples(meta, arrays), _unpacked_ranks(meta, arrays)))
+
+    def build(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scores:
+        examples, values = _examples(meta, arrays), _unpacked(meta, arrays)
+        for name, each in values.items():
+            examples.check(each, name)
+        return Scores(examples, values)
+
+    return _read(file, "scores", build)
 
 
 def save_examples(file: Path, examples: Examples) -> None:
@@ -269,43 +217,53 @@ def load_examples(file: Path) -> Examples:
     return _read(file, "examples", _examples)
 
 
-def save_ranks(file: Path, ranks: Mapping[str, np.ndarray]) -> None:
-    """Writes the ranks of one method on several tasks: task → `float64 [t]`. Their examples are stored elsewhere, once."""
-    _write(file, "ranks", {"ranks": list(ranks)}, _packed_ranks(ranks))
+def save_values(file: Path, values: Mapping[str, np.ndarray]) -> None:
+    """Writes the values of one method on several tasks: task → ranks or plain values. Their examples are stored elsewhere."""
+    _write(file, "ranks", {"ranks": list(values)}, _packed(values))
 
 
-def load_ranks(file: Path) -> dict[str, np.ndarray]:
-    """What `save_ranks` wrote. Raises `UserError` as `load_scores` does."""
-    return _read(file, "ranks", _unpacked_ranks)
+def load_values(file: Path) -> dict[str, np.ndarray]:
+    """What `save_values` wrote. Raises `UserError` as `load_scores` does."""
+    return _read(file, "ranks", _unpacked)
 
 
-def _packed_ranks(ranks: Mapping[str, np.ndarray], examples: Examples | None = None) -> dict[str, np.ndarray]:
+def _packed(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`rank.NAME` of ranks, `value.NAME` of plain values, which have two axes."""
     packed = {}
-    for name, values in ranks.items():
-        if examples is not None and len(values) != len(examples.target):
-            raise ValueError(f"{name}: {len(values)} ranks for {len(examples.target)} targets")
-        doubled = np.asarray(values, np.float64) * 2.0
+    for name, each in values.items():
+        each = np.asarray(each, np.float64)
+        if each.ndim == 2:
+            packed[f"value.{name}"] = _exact(each)
+            continue
+        doubled = each * 2.0
         if len(doubled) and not (doubled.min() >= 2.0 and np.array_equal(doubled, np.rint(doubled)) and doubled.max() < 2**32):
-            raise ValueError(f"{name}: ranks must be multiples of 1/2 from 1 to 2**31, got {values[_first_wrong(doubled)]}")
+            wrong = int(np.argmin((doubled >= 2.0) & (doubled == np.rint(doubled)) & (doubled < 2**32)))
+            raise ValueError(f"{name}: ranks must be multiples of 1/2 from 1 to 2**31, got {each[wrong]}")
         packed[f"rank.{name}"] = doubled.astype(np.uint32 if doubled.max(initial=0) > 0xFFFF else np.uint16)
     return packed
 
 
-def _first_wrong(doubled: np.ndarray) -> int:
-    return int(np.argmin((doubled >= 2.0) & (doubled == np.rint(doubled)) & (doubled < 2**32)))
+def _exact(values: np.ndarray) -> np.ndarray:
+    """The same numbers in a smaller type where it holds them exactly."""
+    for smaller in (np.uint8, np.float32):
+        with np.errstate(invalid="ignore", over="ignore"):
+            short = values.astype(smaller)
+        if np.array_equal(short, values, equal_nan=True):
+            return short
+    return values
 
 
-def _unpacked_ranks(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    found = {name: arrays[f"rank.{name}"] / 2.0 for name in meta["ranks"]}
-    lengths = {len(values) for values in found.values()}
-    if "target" in arrays and lengths - {len(arrays["target"])}:
-        raise ValueError(f"{lengths} ranks for {len(arrays['target'])} targets")
-    return found
+def _unpacked(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        name: arrays[f"rank.{name}"] / 2.0 if f"rank.{name}" in arrays else arrays[f"value.{name}"].astype(np.float64)
+        for name in meta["ranks"]
+    }
 
 
 def _meta(examples: Examples) -> dict[str, Any]:
     segments = {name: {"labels": list(part.labels), "of": part.of} for name, part in examples.segments.items()}
-    return {"task": examples.task, "segments": segments, "digest": examples.digest()}
+    meta = {"task": examples.task, "segments": segments, "digest": examples.digest()}
+    return meta | ({"measures": [dataclasses.asdict(one) for one in examples.measures]} if examples.measures else {})
 
 
 def _columns(examples: Examples) -> dict[str, np.ndarray]:
@@ -315,6 +273,8 @@ def _columns(examples: Examples) -> dict[str, np.ndarray]:
         "lengths": _smallest(np.diff(np.asarray(examples.offsets, np.int64))),
         "target": _smallest(examples.target),
     }
+    if examples.candidates is not None:
+        columns["candidates"] = _smallest(examples.candidates)
     if examples.grade is not None:
         exact, short = np.asarray(examples.grade, np.float64), np.asarray(examples.grade, np.float32)
         columns["grade"] = short if np.array_equal(short, exact) else exact
@@ -345,6 +305,8 @@ def _examples(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Examples:
         arrays["grade"].astype(np.float64) if "grade" in arrays else None,
         segments,
         meta["digest"] if blind else None,
+        arrays["candidates"].astype(np.int64) if "candidates" in arrays else None,
+        tuple(Measure(**one) for one in meta.get("measures", ())),
     )
     if found.digest() != meta["digest"]:
         raise ValueError("the examples do not have the digest that was written beside them")
@@ -353,7 +315,8 @@ def _examples(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Examples:
 
 def _write(file: Path, kind: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """One zip, made here rather than by `np.savez`, so that nothing of the machine or the day gets into its bytes."""
-    text = json.dumps({"format": _FORMAT, "kind": kind} | meta, ensure_ascii=False)
+    plain = "measures" in meta or any(name.startswith("value.") for name in arrays)
+    text = json.dumps({"format": _PLAIN if plain else _RANKS, "kind": kind} | meta, ensure_ascii=False)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, values in {"meta": np.frombuffer(text.encode(), np.uint8), **arrays}.items():
@@ -378,8 +341,8 @@ def _read(file: Path, kind: str, build: Callable[[dict[str, Any], dict[str, np.n
                 for name in archive.namelist()
             }
         meta = json.loads(arrays.pop("meta").tobytes())
-        if (meta["format"], meta["kind"]) != (_FORMAT, kind):
-            raise ValueError(f"holds {meta['kind']} in format {meta['format']}, expected {kind} in format {_FORMAT}")
+        if meta["format"] not in (_RANKS, _PLAIN) or meta["kind"] != kind:
+            raise ValueError(f"holds {meta['kind']} in format {meta['format']}, expected {kind} in format {_RANKS} or {_PLAIN}")
         return build(meta, arrays)
     except Exception as error:  # a damaged zip may raise anything
         raise UserError(f"{file}: damaged, or no file of {kind}: {error or type(error).__name__}") from error

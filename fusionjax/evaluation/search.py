@@ -1,12 +1,13 @@
 """Search: every product is ranked for every judged query; nothing is excluded, unjudged products compete."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fusionjax.evaluation.metrics import Result, mean
+from fusionjax.evaluation.metrics import DEFAULTS, Result, mean, per_example
 from fusionjax.evaluation.ranking import Ragged, Scorer, rank_rows
-from fusionjax.evaluation.scores import Examples, per_example
+from fusionjax.evaluation.scores import Examples
 
 
 class Judged(NamedTuple):
@@ -21,6 +22,7 @@ def evaluate_search(
     scorer: Scorer,
     judged: Judged,
     *,
+    names: Sequence[str] = DEFAULTS["search"],
     relevant_grade: float = 1.0,
     batch_size: int = 256,
     block: int = 65536,
@@ -30,13 +32,13 @@ def evaluate_search(
     Args:
         scorer: rows are query numbers as in `judged.query`, candidates are products (`VectorScorer` for vectors).
         judged: the judgments of one split.
-        relevant_grade: grade from which a product counts as relevant for `mrr`, `hits` and `recall`; NDCG uses all grades.
+        names: of the metrics.
+        relevant_grade: grade from which a product counts as relevant for all metrics but NDCG, which uses all grades.
         batch_size, block: queries and products scored at once; bound the memory.
 
     Returns:
-        `ndcg@10` (linear gain), `ndcg_exp@10` (2^grade − 1), both against the ideal over all judged products; `mrr` (of the
-        first relevant product, no cut-off); `hits@1`, `recall@10`, `recall@100` (of all relevant judged products); `queries`,
-        the number with a relevant product. Per example: one entry a judged query; examples: the rows of these queries.
+        The named metrics, and `queries`, the number with a relevant product. Per example: one entry a judged query; examples:
+        the rows of these queries.
 
     Raises:
         ValueError: columns differ in length, a product is judged twice for one query, a negative grade, NaN scores.
@@ -52,10 +54,10 @@ def evaluate_search(
     queries, row = np.unique(query, return_inverse=True)
     order = np.argsort(row, kind="stable")
     targets, grade = Ragged.from_pairs(row, product, len(queries)), grade[order]
-    ranks = rank_rows(scorer, queries, targets, batch_size=batch_size, block=block, task="search").ranks
+    ranked = rank_rows(scorer, queries, targets, batch_size=batch_size, block=block, task="search")
 
-    examples = Examples("search", queries, targets.offsets, targets.values, grade)
-    found = per_example(examples, ranks, relevant_grade=relevant_grade)
+    examples = Examples("search", queries, targets.offsets, targets.values, grade, candidates=ranked.candidates)
+    found = per_example(examples, ranked.ranks, names=names, relevant_grade=relevant_grade)
     metrics = {name: mean(values) for name, values in found.items()}
     metrics["queries"] = float(len(np.unique(targets.rows()[grade >= relevant_grade])))
-    return Result(metrics, found, examples=examples, ranks=ranks)
+    return Result(metrics, found, examples=examples, ranks=ranked.ranks)

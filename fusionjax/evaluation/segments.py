@@ -14,10 +14,9 @@
 | relation_category | link_prediction | example | 1-1, 1-N, N-1, N-N (Bordes et al. 2013) |
 
 Degrees and counts are those of the training data in the inputs given. Where `data.controls` changes these, give
-`Inputs.uncontrolled()`, as `tasks.scores_by_task` does: the targets are the same, so the codes fit.
+`Inputs.uncontrolled()`, as `tasks.Evaluator.scores` does: the targets are the same, so the codes fit.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -26,8 +25,7 @@ import numpy as np
 
 from fusionjax.data.inputs import Inputs
 from fusionjax.data.shop import TEST, TRAIN
-from fusionjax.data.text import LANGUAGES, language
-from fusionjax.evaluation.baselines import TOKEN
+from fusionjax.data.text import LANGUAGES, language, words
 from fusionjax.evaluation.metrics import SEGMENTS as POPULARITY
 from fusionjax.evaluation.metrics import popularity_segments
 from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment
@@ -56,7 +54,7 @@ def segments_of(
         Name → segment, only those that mean something for this task and these data (no `query_frequency` where no training
         event has one of the queries).
     """
-    makers = _MAKERS[examples.task]
+    makers = _MAKERS.get(examples.task, {})
     wanted = set(makers if names is None else names)
     found = {name: make(examples, inputs, split) for name, make in makers.items() if name in wanted}
     return {name: segment for name, segment in found.items() if segment is not None}
@@ -136,8 +134,7 @@ def _languages(texts: np.ndarray, rows: np.ndarray, of: Literal["example", "targ
 def count_words(text: str) -> int:
     """Words of a query. Chinese, Japanese and Korean are written without spaces between words of about two characters: a run
     of n of them counts n / 2, rounded up."""
-    tokens = TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
-    return sum((len(cjk) + 1) // 2 if cjk else 1 for cjk, _ in tokens)
+    return sum((len(cjk) + 1) // 2 if cjk else 1 for cjk, _ in words(text))
 
 
 def _query_language(examples: Examples, inputs: Inputs, split: int) -> Segment:
@@ -145,8 +142,8 @@ def _query_language(examples: Examples, inputs: Inputs, split: int) -> Segment:
 
 
 def _query_length(examples: Examples, inputs: Inputs, split: int) -> Segment:
-    words = np.array([count_words(text) for text in inputs.shop.queries.text[examples.example]], np.int64)
-    return _bins(words, QUERY_LENGTH, of="example")
+    counts = np.array([count_words(text) for text in inputs.shop.queries.text[examples.example]], np.int64)
+    return _bins(counts, QUERY_LENGTH, of="example")
 
 
 def _query_frequency(examples: Examples, inputs: Inputs, split: int) -> Segment | None:

@@ -1,4 +1,4 @@
-"""Objectives: pure functions of tower outputs, each the mean over its examples."""
+"""Losses: pure functions of tower outputs, each the mean over its examples."""
 
 from fusionjax.losses.behaviour import sampled_softmax, softmax_over_catalogue
 from fusionjax.losses.common import NEGATIVE, mean_of_valid, normalise

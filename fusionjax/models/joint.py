@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fusionjax.models import encoder
-from fusionjax.models.scorers import Init, Scorer, Sizes, make_scorer
+from fusionjax.models.entities import EntityModel
 from fusionjax.models.towers import ProductTower, QueryTower, UserTower
 
 
@@ -21,15 +21,11 @@ class Layout:
     dim: int
     sources: tuple[str, ...]
     n_products: int
-    n_entities: int
-    n_relations: int
+    entities: EntityModel | None
+    """Entities and relations; their parameters stand beside those of the towers, which are handed entity vectors."""
     encoder: encoder.EncoderConfig | None
     pooling: str
     max_length: int
-    entity_dim: int
-    scorer: str
-    norm: int
-    margin: float
     align: bool
     query: bool
     user: bool
@@ -50,16 +46,12 @@ class Layout:
     @property
     def uses_bank(self) -> bool:
         """Whether products' text vectors are needed at all."""
-        return self.n_products > 0 and ("text" in self.sources or self.align)
+        return self.has_products and ("text" in self.sources or self.align)
 
     @property
-    def uses_entities(self) -> bool:
-        return self.entity_dim > 0
-
-    @property
-    def triples(self) -> Scorer:
-        """Scorer of the product graph's triples."""
-        return make_scorer(self.scorer, Sizes(self.entity_dim, norm=self.norm, margin=self.margin))
+    def has_products(self) -> bool:
+        """Whether anything is trained that compares product vectors, so that they mean something."""
+        return self.n_products > 0 and (self.align or self.query or self.user or not self.heads)
 
 
 class JointModel(nn.Module):
@@ -70,22 +62,9 @@ class JointModel(nn.Module):
         dtype = jnp.bfloat16 if at.bfloat16 else jnp.float32
         if at.encoder is not None:
             self.encoder = encoder.build(at.encoder, dtype)
-        if at.uses_entities:
-            scorer, how = at.triples, Init("normal", 0.1)
-            self.entities = nn.Embed(
-                max(at.n_entities, 1),
-                scorer.entity_width,
-                embedding_init=lambda key, shape, dtype: scorer.init_entities(key, shape[0], how).astype(dtype),
-            )
-            if at.n_relations:
-                self.relations = nn.Embed(
-                    at.n_relations,
-                    scorer.relation_width,
-                    embedding_init=lambda key, shape, dtype: scorer.init_relations(key, shape[0], how).astype(dtype),
-                )
         if at.masked_words and at.encoder is not None:
             self.masked_words = encoder.MaskedWords(at.encoder, dtype)
-        if at.n_products and at.heads:
+        if at.has_products and at.heads:
             self.product = ProductTower(at.dim, at.sources, at.align, dtype)
         if at.query and at.heads:
             self.query = QueryTower(at.dim, "text" in at.sources, dtype)
@@ -141,27 +120,18 @@ class JointModel(nn.Module):
         hidden = self.encoder(tokens, deterministic, text=text, position=position)
         return encoder.pool_packed(hidden, text, position, n, self.layout.pooling)
 
-    def entity_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... e"]:
-        return self.entities(rows)
-
-    def relation_vectors(self, rows: Int[Array, "..."]) -> Float[Array, "... k"]:
-        return self.relations(rows)
-
-    def score(
-        self, head: Float[Array, "... e"], relation: Float[Array, "... k"], tail: Float[Array, "... e"]
-    ) -> Float[Array, "..."]:
-        """Plausibility of triples given as vectors; broadcasts."""
-        return self.layout.triples.score(head, relation, tail)
-
     def products(
-        self, rows: Int[Array, "b"], text: Float[Array, "b d"] | None, has_text: Bool[Array, "b"], has_entity: Bool[Array, "b"]
+        self,
+        text: Float[Array, "b d"] | None,
+        entity: Float[Array, "b e"] | None,
+        has_text: Bool[Array, "b"],
+        has_entity: Bool[Array, "b"],
     ) -> Float[Array, "b p"]:
-        """Product vectors of the products `rows`, whose text vectors are `text`. Not normalised."""
+        """Product vectors from text and entity vectors; a source the tower does not read may be None. Not normalised."""
         if not self.layout.heads:
             if text is None:
                 raise ValueError("without heads products are their text vectors")
             return jnp.where(has_text[:, None], text, 0.0)
-        entity = self.entities(rows) if "entity" in self.layout.sources else None
         return self.product(text, entity, has_text, has_entity)
 
     def text_side(self, text: Float[Array, "b d"] | None) -> Float[Array, "b p"]:
@@ -170,9 +140,9 @@ class JointModel(nn.Module):
             raise ValueError("this layout has no text encoder")
         return self.product.side("text", text, jnp.ones(text.shape[0], bool))
 
-    def entity_side(self, rows: Int[Array, "b"]) -> Float[Array, "b p"]:
+    def entity_side(self, entity: Float[Array, "b e"]) -> Float[Array, "b p"]:
         """The entity's part of a product vector, for alignment."""
-        return self.product.side("entity", self.entities(rows), jnp.ones(rows.shape[0], bool))
+        return self.product.side("entity", entity, jnp.ones(entity.shape[0], bool))
 
     def queries(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:
         """Query vectors from text vectors. Not normalised."""
@@ -195,17 +165,14 @@ class JointModel(nn.Module):
     def __call__(self) -> None:
         """Touches every part once, so that `init` creates all parameters."""
         at = self.layout
-        row, yes = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
+        yes = jnp.ones(1, bool)
         text = self.encode(jnp.ones((1, at.max_length), jnp.int32)) if at.encoder is not None else None
-        if at.uses_entities:
-            self.entities(row)
-            if at.n_relations:
-                self.relations(row)
-        if at.n_products:
-            products = self.products(row, text, yes, yes)
+        entity = jnp.zeros((1, at.entities.scorer.entity_width)) if at.entities is not None else None
+        if at.has_products:
+            products = self.products(text, entity, yes, yes)
             if at.align:
                 self.text_side(text)
-                self.entity_side(row)
+                self.entity_side(entity)
             if at.user:
                 sequence = jnp.broadcast_to(products[:, None], (1, at.history, at.dim))
                 zeros = jnp.zeros((1, at.history), jnp.int32)

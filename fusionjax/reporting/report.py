@@ -18,6 +18,8 @@ from markupsafe import Markup
 from fusionjax.files import write_whole
 from fusionjax.reporting import tables
 from fusionjax.reporting.page import image, style
+from fusionjax.tasks.recommendation import UserExample
+from fusionjax.tasks.search import QueryExample
 
 LegendEntry = tuple[str, str, int, str]
 _MOST_RELATIONS = 30
@@ -30,33 +32,6 @@ _ALTS = {
     "product_map": "Scatter plot of products, near each other where their vectors are similar, coloured by top-level category.",
     "long_tail": "Events of each product against its rank, and the number of events users have.",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """A product the model returned: its title, the cosine it was ranked by, and a note (`grade 3`, `cold`, `taken`)."""
-
-    title: str
-    score: float
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class QueryExample:
-    """A test query and the products returned for it, best first."""
-
-    text: str
-    results: list[Shown]
-
-
-@dataclasses.dataclass(frozen=True)
-class UserExample:
-    """A test user: titles of the recent history, oldest first, what was recommended, what was really taken next."""
-
-    user: str
-    history: list[str]
-    results: list[Shown]
-    taken: list[str]
 
 
 @dataclasses.dataclass(frozen=True)

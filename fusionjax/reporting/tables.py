@@ -69,6 +69,8 @@ def rows_of(results: Mapping[str, Any], task: str, split: str = "test") -> list[
 
 def metrics_of(results: Mapping[str, Any], task: str, split: str = "test") -> list[str]:
     """The metrics to show of a task: `METRICS`, or all that the run or a baseline has a number for."""
+    if task in (results.get("metrics") or {}):
+        return list(results["metrics"][task])
     if task in METRICS:
         return list(METRICS[task])
     rows = [((results.get(split) or {}).get(task)) or {}]
@@ -100,8 +102,9 @@ def metric_label(metric: str) -> str:
     """As papers write it: `ndcg@10` → `NDCG@10`, `recall@10/head` → `Recall@10 (head)`."""
     base, _, segment = metric.partition("/")
     name, at, k = base.partition("@")
-    known = {"mrr": "MRR", "ndcg": "NDCG", "ndcg_exp": "NDCG-exp"}
-    return known.get(name, name.capitalize()) + at + k + (f" ({segment})" if segment else "")
+    known = {"ndcg_exp": "NDCG-exp", "mr": "Mean rank"}
+    known |= {short: short.upper() for short in ("mrr", "ndcg", "map", "amri", "f1")}
+    return known.get(name, name.replace("_", " ").capitalize()) + at + k + (f" ({segment})" if segment else "")
 
 
 def has_direction(metric: str) -> bool:

@@ -148,8 +148,8 @@ class Index:
     """Fingerprint of the shop, cleaned and split."""
     parameters: str = ""
     """SHA-256 of the best parameters."""
-    layout: Mapping[str, Any] | None = None
-    """`models.joint.Layout` as plain values (`retrieval.plain`); None without towers."""
+    layout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """`models.joint.Layout` as plain values (`retrieval.plain`)."""
     products: ProductPart | None = None
     users: UserPart | None = None
     users_left_out: bool = False

@@ -4,12 +4,15 @@ import dataclasses
 from typing import Any
 
 from fusionjax.models.bert import BertConfig
+from fusionjax.models.entities import EntityModel
 from fusionjax.models.joint import Layout
 from fusionjax.models.layers import Lora
 from fusionjax.models.modernbert import ModernBertConfig
+from fusionjax.models.scorers import SCORERS, Dropout, Init, Sizes
 
 _IS = "is"
-_KNOWN = {each.__name__: each for each in (Layout, BertConfig, ModernBertConfig, Lora)}
+_CLASSES = (Layout, BertConfig, ModernBertConfig, Lora, EntityModel, Init, Sizes, Dropout, *SCORERS.values())
+_KNOWN: dict[str, Any] = {each.__name__: each for each in _CLASSES}
 
 
 def to_plain(value: Any) -> Any:

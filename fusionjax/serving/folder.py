@@ -82,10 +82,8 @@ def _made(home: RunFolder, config: schema.Run) -> tuple[Index, str]:
     # Here and not above: a run that has its index needs none of this.
     from fusionjax.data.inputs import build_inputs
     from fusionjax.data.prepare import prepare
-    from fusionjax.kge.inputs import graph_inputs
-    from fusionjax.kge.run import load_best
-    from fusionjax.serving.build import graph_index
     from fusionjax.serving.model import from_checkpoint
+    from fusionjax.training.entity_text import with_entity_text
 
     prepared = prepare(config.data, log=_LOG.info)
     recorded = home.provenance().get("fingerprint")
@@ -94,8 +92,6 @@ def _made(home: RunFolder, config: schema.Run) -> tuple[Index, str]:
             f"{home.path}: the data is not what the run was trained on "
             f"(fingerprint {prepared.fingerprint[:12]}, was {recorded[:12]})"
         )
-    if config.kge.scorer is not None:
-        inputs = graph_inputs(prepared.shop, config, _LOG.info)
-        return graph_index(load_best(config, inputs, home), inputs), prepared.fingerprint
     inputs = build_inputs(prepared.shop, config, home.tokenizer, log=_LOG.info)
+    inputs = with_entity_text(inputs, config, _LOG.info)
     return from_checkpoint(config, inputs, home).index, prepared.fingerprint

@@ -49,14 +49,14 @@ def load(run: str | os.PathLike[str]) -> "Model":
 
 def from_checkpoint(config: schema.Run, inputs: Inputs, folder: RunFolder) -> "Model":
     """The best checkpoint of a run whose inputs are already in memory; its index is made, not read."""
-    from fusionjax.serving.build import towers_index
+    from fusionjax.serving.build import build_index
 
     if not folder.checkpoints.exists():
         raise UserError(f"{folder.path}: not trained yet (no checkpoints)")
     model = JointModel(layout(config, inputs))
     step, params, bank = best_parameters(folder, model)
     encoder = Encoder(model, params, config.evaluation.batch_size)
-    index = towers_index(config, inputs, encoder, bank, step)
+    index = build_index(config, inputs, encoder, bank, step)
     return Model(config, index, folder, encoder, np.asarray(bank))
 
 
@@ -268,15 +268,13 @@ class Model:
 
     @functools.cached_property
     def layout(self) -> Layout:
-        """Sizes of the towers."""
-        if self.index.layout is None:
-            raise UserError(f"{self.run_dir}: a run of graph embedding (kge.scorer) has no towers to search or recommend with")
+        """Sizes of the model."""
         return from_plain(self.index.layout)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
         """The towers with the best parameters."""
-        params = tower_parameters(self.folder, self.index)
+        params = tower_parameters(self.folder, self.index, self.layout.entities)
         return Encoder(JointModel(self.layout), params, self.config.evaluation.batch_size)
 
     @functools.cached_property
@@ -302,7 +300,11 @@ class Model:
 
     def _products(self, purpose: str) -> ProductPart:
         if self.index.products is None:
-            _ = self.layout  # a graph alone says so
+            if self.layout.n_products:
+                raise UserError(
+                    f"this run has no product vectors, which {purpose} needs: none of objectives.alignment, query_product and "
+                    "next_product has a weight"
+                )
             raise UserError(f"shop '{self.index.shop}' has no products, which {purpose} needs")
         return self.index.products
 

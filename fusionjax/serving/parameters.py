@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from fusionjax.errors import UserError
+from fusionjax.models.entities import GRAPH, EntityModel
 from fusionjax.models.joint import JointModel
 from fusionjax.retrieval.index import Index
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.state import best_shapes
 
-_ENTITIES = "entities"
+_TABLE = "entities"
 
 
 def best_parameters(folder: RunFolder, model: JointModel) -> tuple[int, Any, Any]:
@@ -28,8 +29,11 @@ def best_parameters(folder: RunFolder, model: JointModel) -> tuple[int, Any, Any
         checkpoints.close()
 
 
-def tower_parameters(folder: RunFolder, index: Index) -> Any:
-    """The parameters at the index's step; the entity table is the index's.
+def tower_parameters(folder: RunFolder, index: Index, entities: EntityModel | None) -> Any:
+    """The parameters at the index's step; the entity table is the index's where its vectors are that table and nothing more.
+
+    Args:
+      entities: what the run's entity vectors are made of; None: it has none.
 
     Raises:
       UserError: there is no checkpoint, or only one of another step: the run was trained on since.
@@ -40,19 +44,19 @@ def tower_parameters(folder: RunFolder, index: Index) -> Any:
         if found is None or found.step != index.step:
             there = "there is none" if found is None else f"there is that of step {found.step}"
             raise UserError(f"{folder.path}: the parameters of step {index.step}, which its index is of, are gone: {there}")
-        return _load(checkpoints, found.step, index)
+        return _load(checkpoints, found.step, index, entities)
     finally:
         checkpoints.close()
 
 
-def _load(checkpoints: Checkpoints, step: int, index: Index) -> Any:
+def _load(checkpoints: Checkpoints, step: int, index: Index, entities: EntityModel | None) -> Any:
     # The stored shapes, not those of a model made anew: tracing its initialisation takes longer than all else here.
     stored = cast(Any, checkpoints.best.metadata(step).metadata)["params"]
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=here), stored)
-    if _ENTITIES not in like or index.graph is None:
-        return checkpoints.best.load(step, {"params": like, "bank": ocp.PLACEHOLDER})["params"]
-    names = list(like[_ENTITIES])
-    like[_ENTITIES] = dict.fromkeys(names, ocp.PLACEHOLDER)
+    plain = entities is not None and entities.text == "none" and not entities.literal_width
+    held = index.graph.vectors if plain and index.graph is not None else None
+    if held is not None:
+        like[GRAPH] = {**like[GRAPH], _TABLE: ocp.PLACEHOLDER}
     params = checkpoints.best.load(step, {"params": like, "bank": ocp.PLACEHOLDER})["params"]
-    return {**params, _ENTITIES: {name: jnp.asarray(index.graph.vectors) for name in names}}
+    return params if held is None else {**params, GRAPH: {**params[GRAPH], _TABLE: jnp.asarray(held)}}

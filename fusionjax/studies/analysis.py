@@ -1,8 +1,8 @@
-"""From the stored ranks of a study to estimates, intervals and comparisons: everything its tables and plots show.
+"""From the stored scores of a study to estimates, intervals and comparisons: everything its tables and plots show.
 
 A **table** is one task × metric, over all examples or over one label of a segment. Each row of the study and each baseline is
 an **entry** of it: an estimate (mean over seeds of the mean over examples) and a comparison with the reference, paired by seed
-and example (`evaluation.statistics`). A baseline has no seeds: its one set of ranks stands against each seed of the reference.
+and example (`evaluation.statistics`). A baseline has no seeds: its one set of values stands against each seed of the reference.
 All comparisons of one table are one family for the correction of p-values; a table of a segment is a family of its own.
 Segments are analysed for the main (first) metric of a task only: more tables are more chances to find something by luck.
 """
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusionjax.errors import UserError, nearest
-from fusionjax.evaluation.scores import Examples, per_example
+from fusionjax.evaluation.metrics import higher_is_better, per_example
+from fusionjax.evaluation.scores import Examples
 from fusionjax.studies.comparisons import (
     POWER,
     Comparison,
@@ -60,6 +61,13 @@ class Table:
     examples: int
     values: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     """Row → seed (as text; "" for a baseline) → mean over examples."""
+    higher_is_better: bool = True
+    unit: str = ""
+    """Of the numbers: `nats`, `EUR`; none: pure numbers."""
+
+    def gain(self, difference: float) -> float:
+        """How much better, where a row lies by `difference` above another."""
+        return difference if self.higher_is_better else -difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +123,7 @@ def _name(task: str, metric: str, segment: tuple[str, str] | None) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- analysing
 def analyse(collected: "Collected") -> Analysis:
-    """All tables of a study; the same ranks give the same floats.
+    """All tables of a study; the same scores give the same floats.
 
     Raises:
       UserError: the study asks for a metric that a task does not have.
@@ -136,7 +144,7 @@ def analyse(collected: "Collected") -> Analysis:
         if task not in collected.examples:
             continue  # nothing has been measured on it yet
         examples = collected.examples[task]
-        cells = max(1, sum(task in ranks for ranks in collected.ranks.values()))
+        cells = max(1, sum(task in found for found in collected.values.values()))
         together = max(1, _NUMBERS // (cells * max(1, len(examples))))
         parts = _segments(examples, study.segments)
         values = _measured(collected, task, None, metrics)
@@ -166,13 +174,14 @@ def _measured(collected: "Collected", task: str, segment: tuple[str, str] | None
     found: dict[Key, Values] = {(metric, segment): {} for metric in metrics}
     cells = [(row, seed) for row in collected.rows for seed in collected.seeds] + [(row, None) for row in collected.baselines]
     for row, seed in cells:
-        ranks = collected.ranks.get((row, seed), {}).get(task)
-        if ranks is None:
+        own = collected.values.get((row, seed), {}).get(task)
+        if own is None:
             continue
-        computed = per_example(collected.examples[task], ranks, segment)
+        try:
+            computed = per_example(collected.examples[task], own, segment, metrics)
+        except (UserError, ValueError) as error:
+            raise UserError(f"tasks.{task}: {error}") from None
         for metric in metrics:
-            if metric not in computed:
-                raise UserError(f"tasks.{task}: no metric '{metric}'{nearest(metric, computed)}")
             found[metric, segment].setdefault(row, {})[seed] = computed[metric]
     return found
 
@@ -192,7 +201,10 @@ def _tables(collected: "Collected", task: str, values: dict[Key, Values], settin
         arrays = [array for seeds in measured.values() for array in seeds.values()]
         entries = {row: Entry(estimates.get((key, row)), comparisons.get(row)) for row in rows}
         examples = int((~np.isnan(arrays[0])).sum()) if arrays else 0
-        tables.append(Table(task, *key, entries, detectable, examples, _seed_values(measured)))
+        measures = collected.examples[task].measures
+        unit = next((one.unit for one in measures if one.name == key[0]), "")
+        better = higher_is_better(key[0], measures)
+        tables.append(Table(task, *key, entries, detectable, examples, _seed_values(measured), better, unit))
     return tables
 
 
@@ -217,7 +229,12 @@ def _contrasts(collected: "Collected", task: str, values: dict[Key, Values], set
 # ------------------------------------------------------------------------------------------------------------------ JSON
 def to_json(analysis: Analysis) -> str:
     """The analysis as text, `from_json` gives an equal one back."""
-    return json.dumps(dataclasses.asdict(analysis), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = dataclasses.asdict(analysis)
+    for table in data["tables"]:  # those that came later stand only where they say something
+        for key, usual in (("higher_is_better", True), ("unit", "")):
+            if table[key] == usual:
+                del table[key]
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Analysis:

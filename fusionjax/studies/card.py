@@ -10,8 +10,8 @@ from fusionjax.studies import facts
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at
 from fusionjax.studies.findings import best_row, shown
+from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named, ranged, settings
 from fusionjax.studies.grids import EXAMPLES, number
-from fusionjax.studies.kge_settings import GRAPHS, SCORERS, named, ranged, settings
 from fusionjax.studies.markdown import bold, environment, escape
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _model(collected: "Collected", analysis: Analysis) -> list[Markup]:
     embedding = facts.graph_rows(collected)
     if embedding:
         found.append(_embedding(collected, embedding))
-    joint = not at(config, "kge.scorer")
+    joint = len(embedding) < len(facts.configs(collected)) and analysis.reference not in embedding
     sources = at(config, "model.product.sources")
     if sources and joint:
         found.append(Markup(f"Product vectors of the reference are made of: {escape(', '.join(sources))}."))
@@ -131,7 +131,8 @@ def _factors(analysis: Analysis) -> tuple[list[Markup], list[Markup]]:
             listed = ", ".join(f"{escape(label)} {number(value)}" for label, value in values.items())
             factors.append(Markup(f"{title} ({bold(analysis.reference)}): {listed}."))
             low, high = min(values, key=lambda label: values[label]), max(values, key=lambda label: values[label])
-            if values[low] < 0.5 * values[high]:
+            # Where less is better the numbers are no measure of how well anybody is served.
+            if analysis.table(task, metric).higher_is_better and values[low] < 0.5 * values[high]:
                 uneven.append(
                     Markup(
                         f"{title}: the reference serves {bold(low)} ({number(values[low])}) less than half as well as "

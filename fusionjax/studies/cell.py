@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusionjax.errors import UserError
+from fusionjax.errors import NonFiniteLoss, UserError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 """Exit codes; 75 is EX_TEMPFAIL: the state is saved, the same job goes on later."""
@@ -40,7 +40,7 @@ def main(file: Path) -> int:
             code = _do(job, folders)
     except Exception as error:  # the top of the process: the worker records it
         traceback.print_exc()
-        shown = str(error) if isinstance(error, UserError) or type(error).__name__ == "NonFiniteLoss" else ""
+        shown = str(error) if isinstance(error, UserError | NonFiniteLoss) else ""
         _write(file.with_suffix(".error.json"), {"error": shown or f"{type(error).__name__}: {error}"})
     finally:
         for folder in folders:
@@ -68,7 +68,7 @@ def alone(folder: Path) -> Iterator[None]:
 def _do(job: dict[str, Any], folders: list[Path]) -> int:
     from fusionjax import pipeline, runs
     from fusionjax.config import schema
-    from fusionjax.training.loop import Interrupted
+    from fusionjax.errors import Interrupted
 
     runs.keep_compiled_programs()
     configs = [schema.Run.model_validate_json(json.dumps(cell["config"]), strict=True) for cell in job["cells"]]

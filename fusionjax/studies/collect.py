@@ -5,7 +5,7 @@ import dataclasses
 from fusionjax.config.study import Study
 from fusionjax.errors import UserError
 from fusionjax.evaluation.scores import Examples
-from fusionjax.studies.folder import Ranks, Record, StudyFolder
+from fusionjax.studies.folder import ByTask, Record, StudyFolder
 from fusionjax.studies.plan import Plan
 
 CellKey = tuple[str, int | None]
@@ -25,8 +25,8 @@ class Collected:
     """Row → axis → value."""
     records: dict[CellKey, Record]
     """Of (row, seed), and the simple methods' one record under every (name, None)."""
-    ranks: dict[CellKey, Ranks]
-    """Of (row, seed): task → float64 rank of each of the examples' targets."""
+    values: dict[CellKey, ByTask]
+    """Of (row, seed): task → float64 rank of each of the examples' targets, or plain values."""
     examples: dict[str, Examples]
     missing: tuple[tuple[str, int], ...]
     failures: dict[CellKey, str]
@@ -49,11 +49,11 @@ def collect(plan: Plan, folder: StudyFolder) -> Collected:
     """Reads the stored cells of a plan.
 
     Raises:
-      UserError: nothing is finished yet; ranks do not fit the examples; a task was measured by no cell.
+      UserError: nothing is finished yet; values do not fit the examples; a task was measured by no cell.
     """
     examples = {task: found for task, found in folder.examples().items() if task in plan.study.tasks}
     records: dict[CellKey, Record] = {}
-    ranks: dict[CellKey, Ranks] = {}
+    values: dict[CellKey, ByTask] = {}
     missing = []
     failed = {failure["digest"]: failure["error"] for failure in folder.failures()}
     failures: dict[CellKey, str] = {}
@@ -62,14 +62,14 @@ def collect(plan: Plan, folder: StudyFolder) -> Collected:
             cell = plan.cell(row, seed)
             if folder.has(cell.digest):
                 records[row, seed] = folder.record(cell.digest)
-                ranks[row, seed] = _fitting(folder.ranks(cell.digest), examples, f"row '{row}', seed {seed}")
+                values[row, seed] = _fitting(folder.values(cell.digest), examples, f"row '{row}', seed {seed}")
                 continue
             missing.append((row, seed))
             if cell.digest in failed:
                 failures[row, seed] = failed[cell.digest]
     if not records:
         raise UserError(f"{folder.path}: no cell of this study is finished; begin with: fusionjax study run {folder.path}")
-    measured = {task for found in ranks.values() for task in found}
+    measured = {task for found in values.values() for task in found}
     for task in plan.study.tasks:
         if task not in measured:
             raise UserError(f"{folder.path}: no finished cell has measured the task '{task}' (measured: {', '.join(measured)})")
@@ -80,7 +80,7 @@ def collect(plan: Plan, folder: StudyFolder) -> Collected:
         names = tuple(by_name)
         for name, found in by_name.items():
             records[name, None] = record
-            ranks[name, None] = _fitting(found, examples, f"baseline '{name}'")
+            values[name, None] = _fitting(found, examples, f"baseline '{name}'")
     return Collected(
         study=plan.study,
         folder=folder,
@@ -88,19 +88,18 @@ def collect(plan: Plan, folder: StudyFolder) -> Collected:
         baselines=names,
         axis_values=plan.values,
         records=records,
-        ranks=ranks,
+        values=values,
         examples=examples,
         missing=tuple(missing),
         failures=failures,
     )
 
 
-def _fitting(found: Ranks, examples: dict[str, Examples], whose: str) -> Ranks:
-    kept = {task: ranks for task, ranks in found.items() if task in examples}
-    for task, ranks in kept.items():
-        if len(ranks) != len(examples[task].target):
-            raise UserError(
-                f"{whose}: {len(ranks)} ranks of {task}, but the study has {len(examples[task].target)} targets: "
-                "its files under scores/ belong to different studies"
-            )
+def _fitting(found: ByTask, examples: dict[str, Examples], whose: str) -> ByTask:
+    kept = {task: values for task, values in found.items() if task in examples}
+    for task, values in kept.items():
+        try:
+            examples[task].check(values, f"{whose}, {task}")
+        except ValueError as error:
+            raise UserError(f"{error}: the files under scores/ belong to different studies") from None
     return kept

@@ -157,9 +157,9 @@ def _unsearched(arguments: argparse.Namespace) -> dict[str, Any]:
 def _search_rows(arguments: argparse.Namespace, plan: Any, folder: Any) -> bool:
     """Does what is missing of the search; returns false if it was stopped, its state saved."""
     from fusionjax import runs
+    from fusionjax.errors import Interrupted
     from fusionjax.studies.claims import open_storage
     from fusionjax.studies.search import search_rows
-    from fusionjax.training.loop import Interrupted
 
     runs.keep_compiled_programs()
     storage = open_storage(arguments.storage or plan.study.storage, folder.runs)

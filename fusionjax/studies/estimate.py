@@ -20,7 +20,7 @@ __all__ = ["Estimate", "estimate", "from_records", "probe", "readable"]
 
 _PROBE_STEPS = 20
 _PROBE_EPOCHS, _QUICK = 20, 60.0
-"""Passes of a graph-embedding probe where one pass and its validation take fewer seconds than `_QUICK`; else 2."""
+"""Epochs of a probe where one epoch and its validation take fewer seconds than `_QUICK`; else 2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Estimate:
 def from_records(missing: Sequence[Cell], records: Sequence[Record]) -> Estimate | None:
     """A cell costs what its row's finished seeds cost (median), and where there is none what all finished cells cost.
 
-    Costs are taken per step (of graph embedding: per pass over the graph), so rows that train longer count for more. `None` if
+    Costs are taken per step (per epoch of a run that counts epochs), so rows that train longer count for more. `None` if
     no finished cell has a cost.
     """
     known = [record for record in records if record.get("seconds") and record.get("steps")]
@@ -49,7 +49,7 @@ def from_records(missing: Sequence[Cell], records: Sequence[Record]) -> Estimate
     steps = statistics.median(record["steps"] for record in joint or known)
     seconds = 0.0
     for cell in missing:
-        if cell.config.kge.scorer is not None:
+        if _counts_epochs(cell.config):
             seconds += _graph_seconds(cell, known)
         else:
             seconds += statistics.median(by_row.get(cell.row, [typical])) * (cell.config.train.steps or steps)
@@ -57,27 +57,32 @@ def from_records(missing: Sequence[Cell], records: Sequence[Record]) -> Estimate
     return Estimate(seconds, peak, f"{len(known)} finished cells")
 
 
+def _counts_epochs(config: schema.Run) -> bool:
+    """Whether a run is as long as so many epochs and is validated after so many."""
+    return config.train.epochs is not None and config.train.validate_every_epochs > 0
+
+
 def _epochs(record: Record) -> float | None:
-    """Passes that a finished run of graph embedding made; `None` of any other."""
-    kge = (record.get("config") or {}).get("kge") or {}
-    if not kge.get("scorer"):
+    """Epochs of a finished run that counts them; `None` of any other."""
+    train = (record.get("config") or {}).get("train") or {}
+    if not train.get("epochs") or not train.get("validate_every_epochs"):
         return None
     curve = record.get("curve") or []
     if not curve:
-        return float(kge["epochs"])
-    first = min(kge["validate_every"], kge["epochs"])  # passes until the first validation
+        return float(train["epochs"])
+    first = min(train["validate_every_epochs"], train["epochs"])  # epochs until the first validation
     return record["steps"] * first / curve[0]["step"]
 
 
 def _graph_seconds(cell: Cell, known: Sequence[Record]) -> float:
-    """What finished seeds of the row cost, early stopping included; else a pass costs what it costs other such rows."""
+    """What finished seeds of the row cost, early stopping included; else an epoch costs what it costs other such rows."""
     own = [record["seconds"] for record in known if record["row"] == cell.row]
     if own:
         return statistics.median(own)
-    passes = [record["seconds"] / epochs for record in known if (epochs := _epochs(record))]
-    if not passes:
+    epochs = [record["seconds"] / count for record in known if (count := _epochs(record))]
+    if not epochs:
         return statistics.median(record["seconds"] for record in known)
-    return statistics.median(passes) * cell.config.kge.epochs
+    return statistics.median(epochs) * (cell.config.train.epochs or 0.0)
 
 
 def probe(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
@@ -105,16 +110,17 @@ def probe(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
 
 
 def probe_graph(cell: Cell, fingerprint: str | None = None) -> dict[str, Any]:
-    """Trains a cell of graph embedding for a few passes over the graph, each time in a process of its own.
+    """Trains a cell that counts epochs for a few of them, each time in a process of its own.
 
     Returns:
-      seconds before the first pass and after the last (`fixed`), of a pass (`epoch`), of a validation (`validation`),
+      seconds before the first epoch and after the last (`fixed`), of an epoch (`epoch`), of a validation (`validation`),
       `peak_memory_bytes`, `epochs` of the longest.
     """
 
     def cost(epochs: int, validate_every: int, place: Path) -> dict[str, Any]:
-        kge = cell.config.kge.model_copy(update={"epochs": epochs, "validate_every": validate_every, "patience": 0})
-        return _cost_of(cell.config.model_copy(update={"kge": kge}), cell, fingerprint, place)
+        changes = {"epochs": float(epochs), "validate_every_epochs": validate_every, "patience": 0}
+        train = cell.config.train.model_copy(update=changes)
+        return _cost_of(cell.config.model_copy(update={"train": train}), cell, fingerprint, place)
 
     with tempfile.TemporaryDirectory() as scratch:
         started = cost(1, 1, Path(scratch) / "compiling")  # what is compiled here is kept for the others
@@ -153,13 +159,11 @@ def estimate(plan: Plan, missing: Sequence[Cell], records: Sequence[Record], may
     if found is not None or not may_probe:
         return found
     cell = plan.cell(plan.study.reference, plan.study.seeds[0])
-    if cell.config.kge.scorer is not None:
+    if _counts_epochs(cell.config):
         cost = probe_graph(cell)
+        lengths = [(each.config.train.epochs or 0.0, each.config.train.validate_every_epochs or 1) for each in missing]
         seconds = sum(
-            cost["fixed"]
-            + cost["epoch"] * each.config.kge.epochs
-            + cost["validation"] * math.ceil(each.config.kge.epochs / each.config.kge.validate_every)
-            for each in missing
+            cost["fixed"] + cost["epoch"] * epochs + cost["validation"] * math.ceil(epochs / every) for epochs, every in lengths
         )
         basis = f"a probe of row '{cell.row}', {cost['epochs']} epochs; other rows taken as equal but for their epochs"
         return Estimate(seconds, cost["peak_memory_bytes"], basis)

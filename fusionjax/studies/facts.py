@@ -49,8 +49,24 @@ def reference_config(collected: "Collected") -> Record:
 
 
 def graph_rows(collected: "Collected") -> tuple[str, ...]:
-    """Finished rows that are runs of graph embedding, not of the joint model."""
-    return tuple(row for row, config in configs(collected).items() if at(config, "kge.scorer"))
+    """Finished rows that are graphs alone: link prediction is their only objective with a weight.
+
+    A row that is a joint one of the study less its other objectives is not among them: it is described with the joint ones.
+    """
+    alone, joint = {}, []
+    for row, config in configs(collected).items():
+        links = {**(at(config, "objectives.link_prediction") or {}), "weight": None}
+        key = (links, at(config, "model.entity.scorer"), at(config, "train.optimiser"))
+        if _weighted(config) == ["link_prediction"]:
+            alone[row] = key
+        else:
+            joint.append(key)
+    return tuple(row for row, key in alone.items() if key not in joint)
+
+
+def _weighted(config: Mapping[str, Any]) -> list[str]:
+    objectives = at(config, "objectives") or {}
+    return [name for name, one in objectives.items() if isinstance(one, Mapping) and one.get("weight")]
 
 
 def only(collected: "Collected", rows: Iterable[str]) -> "Collected":
@@ -208,21 +224,17 @@ def limits(collected: "Collected") -> list[str]:
         if any("base" in spec for spec in collected.study.rows.values()):
             whose = "rows have base configs of their own, whose settings were chosen before this study and"
         found.append(f"Hyper-parameters were not searched for each row: {whose} may suit some rows more.")
-    budgets = {
-        ("passes", at(each, "kge.epochs"), None)
-        if at(each, "kge.scorer")
-        else ("steps", at(each, "train.steps"), at(each, "train.epochs"))
-        for each in configs(collected).values()
-    }
+    budgets = {(at(each, "train.steps"), at(each, "train.epochs")) for each in configs(collected).values()}
     if len(budgets) > 1:
         found.append("Not all rows train for the same number of steps or epochs.")
     return found
 
 
 def _graph_limits(collected: "Collected") -> list[str]:
-    """Of runs of graph embedding."""
-    found, sections = [], {row: config["kge"] for row, config in configs(collected).items() if at(config, "kge.scorer")}
-    sizes = sorted({section["sample"] for section in sections.values() if section.get("sample")})
+    """Of graphs alone."""
+    every = configs(collected)
+    found, rows = [], {row: every[row] for row in graph_rows(collected)}
+    sizes = sorted({size for config in rows.values() if (size := at(config, "data.graph.sample"))})
     if sizes:
         found.append(
             f"The graph is a sample of at most {', '.join(f'{size:,}' for size in sizes)} entities with the test triples among "
@@ -230,8 +242,10 @@ def _graph_limits(collected: "Collected") -> list[str]:
         )
     blind = [
         row
-        for row, section in sections.items()
-        if section.get("unseen") and at(section, "text.use") == "none" and not section.get("literals")
+        for row, config in rows.items()
+        if at(config, "data.split.unseen_entities")
+        and at(config, "model.entity.text.use") == "none"
+        and not at(config, "model.entity.literals")
     ]
     if blind:
         shown = ", ".join(repr(row) for row in blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")

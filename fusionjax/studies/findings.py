@@ -55,14 +55,14 @@ def findings(collected: "Collected", analysis: Analysis) -> list[Finding]:
 
 # ----------------------------------------------------------------------------------------------------------------- parts
 def best_row(analysis: Analysis, table: Table) -> str | None:
-    """The model row with the highest mean; `None` if none was measured."""
+    """The model row with the best mean; `None` if none was measured."""
     measured = [row for row in analysis.rows if _estimate(table, row) is not None]
-    return max(measured, key=lambda row: _mean(table, row)) if measured else None
+    return max(measured, key=lambda row: table.gain(_mean(table, row))) if measured else None
 
 
 def best_baseline(analysis: Analysis, table: Table) -> str | None:
     measured = [name for name in analysis.baselines if _estimate(table, name) is not None]
-    return max(measured, key=lambda name: _mean(table, name)) if measured else None
+    return max(measured, key=lambda name: table.gain(_mean(table, name))) if measured else None
 
 
 def shown(estimate: Estimate) -> str:
@@ -104,7 +104,7 @@ def _best(analysis: Analysis, table: Table) -> Markup:
         return Markup(f"{label}: no row has been measured yet.")
     counted = f"{estimate.seeds} seed{'s' if estimate.seeds != 1 else ''}"
     counted += f", {estimate.examples:,} {EXAMPLES.get(table.task, 'examples')}"
-    text = f"{label}: highest is {bold(best)} with {shown(estimate)}"
+    text = f"{label}: {'highest' if table.higher_is_better else 'lowest'} is {bold(best)} with {shown(estimate)}"
     text += f" (95 % interval {number(estimate.low)} to {number(estimate.high)}; {counted})"
     if best == analysis.reference:
         return Markup(f"{text}; it is the reference.")
@@ -122,8 +122,8 @@ def _against_reference(analysis: Analysis, table: Table) -> list[Markup]:
     compared = [(row, found) for row in analysis.rows if (found := _comparison(table, row)) is not None]
     if not compared:
         return [Markup(f"There is nothing to compare the reference {bold(analysis.reference)} with.")]
-    better = sorted((pair for pair in compared if pair[1].significant and pair[1].difference > 0), key=_size)
-    worse = sorted((pair for pair in compared if pair[1].significant and pair[1].difference <= 0), key=_size)
+    better = sorted((pair for pair in compared if pair[1].significant and table.gain(pair[1].difference) > 0), key=_size)
+    worse = sorted((pair for pair in compared if pair[1].significant and table.gain(pair[1].difference) <= 0), key=_size)
     leaning = _leaning(compared)
     level = [pair for pair in compared if not pair[1].significant and pair not in leaning]
     test = f"at {analysis.settings['alpha']:g} after {_corrected(analysis)} correction"
@@ -192,7 +192,7 @@ def _contrast(collected: "Collected", table: Table, contrast: Contrast) -> Marku
             f"{bold(first)} does **not** beat {bold(second)}{what}: the difference of "
             f"{gap} ({escape(size)}) is not significant."
         )
-    if found.difference > 0:
+    if table.gain(found.difference) > 0:
         return Markup(f"{bold(first)} **beats** {bold(second)}{what} by {gap.lstrip('+')} ({escape(size)}).")
     return Markup(
         f"{bold(first)} does **not** beat {bold(second)}{what}: {bold(second)} is significantly **better** "
@@ -228,13 +228,16 @@ def _against_baselines(analysis: Analysis, table: Table) -> list[Markup]:
         how += ("above" if comparison.difference > 0 else "below") if comparison.significant else ""
         gap = percent(comparison.difference, _positive(table, analysis.reference))
         text += f", {how} the reference ({gap})"
-    rivals = [row for row in analysis.rows if (found := _estimate(table, row)) is not None and found.mean < estimate.mean]
-    if value > estimate.mean:
-        text += f"; the best row, {bold(own)}, is {percent(value - estimate.mean, estimate.mean).lstrip('+')} above it"
+    measured = [row for row in analysis.rows if _estimate(table, row) is not None]
+    rivals = [row for row in measured if table.gain(_mean(table, row) - estimate.mean) < 0]
+    ahead = table.gain(value - estimate.mean) > 0
+    if ahead:
+        text += f"; the best row, {bold(own)}, is {percent(abs(value - estimate.mean), estimate.mean).lstrip('+')} "
+        text += "above it" if table.higher_is_better else "below it"
     else:
         text += "; **no row reaches it**"
     text += "."
-    if rivals and value > estimate.mean:
+    if rivals and ahead:
         more = [*(bold(row) for row in rivals[:_MOST_NAMES])]
         more += [Markup(f"{len(rivals) - _MOST_NAMES} more")] if len(rivals) > _MOST_NAMES else []
         text += f" Rows that do not reach it: {listed(more)}."
@@ -252,8 +255,8 @@ def _label(analysis: Analysis, table: Table) -> Markup:
         return Markup(f"{start}): the reference was not measured.")
     start += f"; reference {shown(reference)}): "
     compared = [(row, found) for row in analysis.rows if (found := _comparison(table, row)) is not None]
-    better = sorted((pair for pair in compared if pair[1].significant and pair[1].difference > 0), key=_size)
-    worse = sorted((pair for pair in compared if pair[1].significant and pair[1].difference <= 0), key=_size)
+    better = sorted((pair for pair in compared if pair[1].significant and table.gain(pair[1].difference) > 0), key=_size)
+    worse = sorted((pair for pair in compared if pair[1].significant and table.gain(pair[1].difference) <= 0), key=_size)
     parts = [
         f"significantly {word}: {_names(pairs, reference.mean)}"
         for word, pairs in (("better", better), ("worse", worse))

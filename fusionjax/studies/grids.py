@@ -12,7 +12,7 @@ from fusionjax.reporting.tables import MISSING, has_direction, metric_label, tas
 from fusionjax.studies.analysis import Analysis, Comparison, Entry, Table
 
 MARK = "†"
-EXAMPLES = {"recommendation": "users", "search": "queries", "link_prediction": "triples"}
+EXAMPLES = {"recommendation": "users", "search": "queries", "link_prediction": "triples", "triple_classification": "triples"}
 CORRECTIONS = {"holm": "Holm", "benjamini_hochberg": "Benjamini-Hochberg"}
 MOST_LABELS = 6
 """Labels of a segment in a printed table; those with most examples. The CSV has all."""
@@ -102,7 +102,7 @@ def results_grid(analysis: Analysis, task: str) -> Grid:
     return Grid(
         slug(task),
         f"{task_label(task).capitalize()}: test results",
-        tuple(metric_label(table.metric) for table in tables),
+        tuple(_heading(table) for table in tables),
         _blocks(analysis, tables, _value_cells),
         (
             _counted(analysis, tables),
@@ -127,7 +127,7 @@ def differences_grid(analysis: Analysis, task: str, metric: str) -> Grid:
         f"{_title(task, metric)}: difference from {analysis.reference}",
         ("Difference", "95 % interval", "p (corrected)", "Effect size"),
         tuple(blocks),
-        (_paired(analysis), *_mark_notes(analysis, [table]), *_nothing_notes(analysis, [table])),
+        (_paired(analysis, task, [metric]), *_mark_notes(analysis, [table]), *_nothing_notes(analysis, [table])),
     )
 
 
@@ -150,7 +150,7 @@ def contrasts_grid(analysis: Analysis, task: str) -> Grid:
         f"{task_label(task).capitalize()}: contrasts between rows",
         ("Difference", "95 % interval", "p (corrected)", "Effect size"),
         tuple(blocks),
-        (_paired(analysis), *notes),
+        (_paired(analysis, task, analysis.tasks()[task]), *notes),
     )
 
 
@@ -189,7 +189,12 @@ def segment_differences_grid(analysis: Analysis, task: str, segment: str) -> Gri
         f"{_title(task, tables[0].metric)} by {task_label(segment)}: difference from {analysis.reference}",
         tuple(_label_heading(table) for table in tables),
         tuple(blocks),
-        (_paired(analysis), *_mark_notes(analysis, tables), *_nothing_notes(analysis, tables), *left_out),
+        (
+            _paired(analysis, task, [tables[0].metric]),
+            *_mark_notes(analysis, tables),
+            *_nothing_notes(analysis, tables),
+            *left_out,
+        ),
     )
 
 
@@ -224,7 +229,7 @@ def _row_name(analysis: Analysis, name: str, tables: Sequence[Table]) -> str:
 def _value_cells(table: Table) -> dict[str, Cell]:
     """Mean ± std of every entry; best and second best by what is printed."""
     printed = {name: number(entry.estimate.mean) for name, entry in table.entries.items() if entry.estimate is not None}
-    ranked = sorted(set(printed.values()), key=float, reverse=True)
+    ranked = sorted(set(printed.values()), key=float, reverse=table.higher_is_better)
     if not has_direction(table.metric) or len(ranked) < 2:
         ranked = []
     best = dict(zip(ranked, (1, 2) if len(ranked) > 2 else (1,), strict=False))
@@ -281,10 +286,19 @@ def _counted(analysis: Analysis, tables: Sequence[Table]) -> str:
     return f"{spread}; n: {what}."
 
 
-def _paired(analysis: Analysis) -> str:
+def _heading(table: Table) -> str:
+    return metric_label(table.metric) + (f" ({table.unit})" if table.unit else "")
+
+
+def _paired(analysis: Analysis, task: str, metrics: Sequence[str]) -> str:
     seeds = len(analysis.settings["seeds"])
     over = f"examples and {seeds} seeds" if seeds > 1 else "examples; one seed, so they hold for that seed alone"
-    return f"Positive: better. Intervals (95 %) and two-sided p-values, paired, over {over}."
+    lower = [metric for metric in metrics if not analysis.table(task, metric).higher_is_better]
+    better = "Positive: better"
+    if lower:
+        labels = ", ".join(map(metric_label, lower))
+        better = "Negative: better" if len(lower) == len(metrics) else f"Positive: better (of {labels}: worse)"
+    return f"{better}. Intervals (95 %) and two-sided p-values, paired, over {over}."
 
 
 def _mark_notes(analysis: Analysis, tables: Sequence[Table]) -> list[str]:

@@ -85,9 +85,9 @@ def status(runner: Runner) -> Group:
 
 def _progress(runner: Runner, cell: Any) -> str:
     rows = RunFolder(runner.folder.runs / cell.name).metrics()
-    if cell.config.kge.scorer is not None:
-        epoch = next((row["epoch"] for row in reversed(rows) if "epoch" in row), 0)
-        return f"{100 * epoch // cell.config.kge.epochs} %"
+    epoch, epochs = next((row["epoch"] for row in reversed(rows) if "epoch" in row), 0), cell.config.train.epochs
+    if epoch and epochs:
+        return f"{100 * epoch / epochs:.0f} %"
     step = rows[-1]["step"] if rows else 0
     total = cell.config.train.steps
     return f"{100 * step // total} %" if total else f"step {step}"

@@ -9,12 +9,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fusionjax.reporting.tables import metric_label, task_label
-from fusionjax.studies import methods_kge
+from fusionjax.studies import methods_graph
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at, configs, graph_rows, measured, only, reference_config, versions
+from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named
+from fusionjax.studies.graph_settings import joined as _and
 from fusionjax.studies.grids import CORRECTIONS
-from fusionjax.studies.kge_settings import GRAPHS, SCORERS, named
-from fusionjax.studies.kge_settings import joined as _and
 from fusionjax.studies.markdown import escape
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def write_methods(collected: "Collected", analysis: Analysis) -> tuple[str, str]
     embedding = graph_rows(collected)
     joint = [row for row in configs(collected) if row not in embedding]
     of_joint, of_graph = only(collected, joint), only(collected, embedding)
-    # A study of both kinds of runs gets the paragraphs of both, with the rows they are about.
+    # A study of joint runs and graphs alone gets the paragraphs of both, with the rows they are about.
     names = ("", "")
     if joint and embedding:
         names = (f" ({named(joint)})", f" ({named(embedding)})")
-    paragraphs = [("Data", _data(collected) + (methods_kge.data(of_graph) if embedding else []) + _fingerprints(collected))]
+    paragraphs = [("Data", _data(collected) + (methods_graph.data(of_graph) if embedding else []) + _fingerprints(collected))]
     for title, joint_part, graph_part in (
-        ("Model", _model, methods_kge.model),
-        ("Objectives", _objectives, methods_kge.objectives),
-        ("Training", _training, methods_kge.training),
+        ("Model", _model, methods_graph.model),
+        ("Objectives", _objectives, methods_graph.objectives),
+        ("Training", _training, methods_graph.training),
     ):
         seeds = _seeds(collected) if title == "Training" else []
         if joint:
@@ -185,13 +185,7 @@ def _model(collected: "Collected") -> list[str]:
 def _objectives(collected: "Collected") -> list[str]:
     config, found = reference_config(collected), []
     if _used(collected, "link_prediction"):
-        alpha = [value for value in _values(collected, "objectives.link_prediction.self_adversarial") if value]
-        how = "a softmax over a true triple and its uniformly corrupted heads or tails"
-        found.append(
-            f"*Link prediction* is {how}."
-            if not alpha
-            else "*Link prediction* weights negatives self-adversarially [@sun2019rotate]."
-        )
+        found += _links(collected)
     if _used(collected, "alignment"):
         found.append(f"*Alignment* lets a product's text and entity vectors find each other {_INFO_NCE}.")
     if _used(collected, "query_product"):
@@ -215,13 +209,36 @@ def _objectives(collected: "Collected") -> list[str]:
     return found
 
 
+def _links(collected: "Collected") -> list[str]:
+    kinds = {
+        key: _values(collected, f"objectives.link_prediction.{key}")
+        for key in ("training", "loss.name", "negatives.sampler", "penalty.name", "reciprocal", "relation_prediction")
+    }
+    usual = {
+        "training": ["negatives"],
+        "loss.name": ["softmax"],
+        "negatives.sampler": ["uniform"],
+        "penalty.name": ["none"],
+        "reciprocal": [False],
+        "relation_prediction": [0.0],
+    }
+    # An older record may not have every key.
+    kinds = usual | {key: found for key, found in kinds.items() if found}
+    if kinds == usual:
+        return ["*Link prediction* is a softmax over a true triple and its uniformly corrupted heads or tails."]
+    if kinds == usual | {"loss.name": ["self_adversarial"]}:
+        return ["*Link prediction* weights negatives self-adversarially [@sun2019rotate]."]
+    return ["*Link prediction* learns from the graph's triples.", *methods_graph.objectives(collected, joint=True)]
+
+
 # -------------------------------------------------------------------------------------------------------------- training
 def _training(collected: "Collected") -> list[str]:
     config = reference_config(collected)
     names = {
         "adamw": "AdamW [@loshchilov2019adamw]",
         "adam": "Adam [@kingma2015adam]",
-        "adagrad": "Adagrad [@duchi2011adagrad]",
+        "adagrad_torch": "Adagrad [@duchi2011adagrad], whose sum of squares starts at 0 as in PyTorch",
+        "adagrad_optax": "Adagrad [@duchi2011adagrad]",
         "sgd": "stochastic gradient descent",
     }
     found = []
@@ -288,6 +305,10 @@ def _evaluation(collected: "Collected") -> list[str]:
         "link_prediction": lambda: (
             "every entity is ranked as head and as tail, other true triples filtered out [@bordes2013transe]"
         ),
+        "triple_classification": lambda: (
+            "a triple is called true if its score is above the threshold that is most often right on validation triples of its "
+            "relation"
+        ),
         "search": lambda: "every product is ranked for every judged query",
         "recommendation": lambda: (
             "every product is ranked for every user"
@@ -299,7 +320,7 @@ def _evaluation(collected: "Collected") -> list[str]:
             size = f"{len(collected.examples[task].example):,}"
             shown = _and(metric_label(metric) for metric in metrics)
             found.append(f"{task_label(task).capitalize()} ({shown}; {size} test examples): {protocols[task]()}.")
-    if any(at(each, "kge.scorer") and at(each, "kge.unseen") for each in configs(collected).values()):
+    if any(at(each, "data.split.unseen_entities") for each in configs(collected).values()):
         found.append(
             "Of each test triple one end is held out of training: one direction asks for it, the other gives it and asks for "
             "the end that training knows; the metrics are over both"
@@ -307,11 +328,16 @@ def _evaluation(collected: "Collected") -> list[str]:
         )
     if any(metric.startswith("ndcg") for metrics in collected.study.tasks.values() for metric in metrics):
         found.append("NDCG [@jarvelin2002ndcg] divides by the ideal over all relevant products.")
-    found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
+    if any(not examples.measures for examples in collected.examples.values()):
+        found.append("Ties count as the mean of the optimistic and the pessimistic rank [@berrendorf2020ranks].")
     if collected.baselines:
         names = [escape(name) + _baseline_citation(name) for name in collected.baselines]
-        # Those of link prediction have no settings.
-        chosen = "" if set(collected.examples) == {"link_prediction"} else ", their settings chosen on validation"
+        # Those of graphs have no settings.
+        chosen = (
+            ""
+            if set(collected.examples) <= {"link_prediction", "triple_classification"}
+            else ", their settings chosen on validation"
+        )
         found.append(f"Simple baselines on the same examples{chosen}: {_and(names)}.")
     return found
 

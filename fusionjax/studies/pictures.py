@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusionjax.evaluation.scores import per_example
+from fusionjax.evaluation.metrics import per_example
 from fusionjax.evaluation.statistics import friedman
 from fusionjax.reporting.tables import metric_label, task_label
 from fusionjax.studies import diagrams, plots
@@ -71,14 +71,14 @@ def _bars(analysis: Analysis, table: Table, folder: Path) -> Picture | None:
 
     def strength(name: str) -> float:
         estimate = table.entries[name].estimate
-        return estimate.mean if estimate else -1.0
+        return table.gain(estimate.mean) if estimate else -np.inf
 
     baselines = sorted((name for name in table.entries if name in analysis.baselines), key=lambda name: (-strength(name), name))
     bars = []
     for name in [*rows, *baselines]:
         estimate, comparison = table.entries[name].estimate, table.entries[name].comparison
         kind = "reference" if name == analysis.reference else "baseline" if name in baselines else "row"
-        mark = "" if comparison is None or not comparison.significant else "▲" if comparison.difference > 0 else "▼"
+        mark = "" if comparison is None or not comparison.significant else "▲" if table.gain(comparison.difference) > 0 else "▼"
         if estimate is None:
             bars.append(plots.Bar(name, None, kind=kind))
         else:
@@ -110,7 +110,7 @@ def _differences(analysis: Analysis, table: Table, segment: str | None, folder: 
     axis = f"{metric_label(table.metric)}: difference from {analysis.reference}"
     if segment is not None:
         axis += f", by {task_label(segment)}"
-    if not plots.differences(rows, panels, axis, folder / f"{name}.png"):
+    if not plots.differences(rows, panels, axis, folder / f"{name}.png", table.higher_is_better):
         return None
     by = "" if segment is None else f" by {task_label(segment)}"
     return Picture(
@@ -186,7 +186,7 @@ def _cost(collected: "Collected", table: Table, folder: Path) -> Picture | None:
             scaled = (None if time is None else time / unit, None if memory is None else memory / 2**30)
             points.append(plots.Cost(row, estimate.mean, *scaled))
     name = f"cost-{slug(table.task)}"
-    if not plots.pareto(points, label_of(table), label, folder / f"{name}.png"):
+    if not plots.pareto(points, label_of(table), label, folder / f"{name}.png", table.higher_is_better):
         return None
     together = collected.study.together and len(collected.seeds) > 1 and graph_rows(collected)
     shared = " Seeds trained in one process share its time; its memory is that of all of them." if together else ""
@@ -230,16 +230,18 @@ def _ranks(collected: "Collected", analysis: Analysis, task: str, metric: str, f
     columns: dict[str, np.ndarray] = {}
     for row in (*analysis.rows, *analysis.baselines):
         seeds: Sequence[int | None] = (None,) if row in analysis.baselines else collected.seeds
-        ranks = [collected.ranks[row, seed][task] for seed in seeds if task in collected.ranks.get((row, seed), {})]
-        if ranks:
-            columns[row] = np.mean([per_example(collected.examples[task], each)[metric] for each in ranks], axis=0)
+        found = [collected.values[row, seed][task] for seed in seeds if task in collected.values.get((row, seed), {})]
+        if found:
+            measured = [per_example(collected.examples[task], each, names=[metric])[metric] for each in found]
+            columns[row] = np.mean(measured, axis=0)
     if not 2 <= len(columns) <= MOST_RANKED:
         return None
     scores = np.stack(list(columns.values()), axis=1)
     scores = scores[~np.isnan(scores).any(axis=1)]
     if len(scores) < 2:
         return None
-    result = friedman(scores, analysis.settings["alpha"])
+    higher = analysis.table(task, metric).higher_is_better
+    result = friedman(scores if higher else -scores, analysis.settings["alpha"])
     tied = float((scores == scores[:, :1]).all(axis=1).mean())
     unit, names = EXAMPLES.get(task, "examples"), list(columns)
     drawn = diagrams.critical_difference(

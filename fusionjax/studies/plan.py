@@ -1,24 +1,23 @@
 """From a study file to its cells: one cell is one row with one seed, that is one run config."""
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fusionjax.config import load_run, schema
 from fusionjax.config.axes import READY, ready
 from fusionjax.config.explain import show
-from fusionjax.config.load import layer, without_unset
+from fusionjax.config.load import layer
+from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import Overrides, Study, load_study
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
-from fusionjax.evaluation.scores import Examples, per_example
+from fusionjax.evaluation.metrics import METRICS
+from fusionjax.evaluation.scores import load_examples
+from fusionjax.studies.folder import StudyFolder
+from fusionjax.tasks import TASKS
 
 PLACES = ("data.source_dir", "data.cache_dir", "track")
 """Keys that say where data lie or who watches, not what is computed: the same cell on another machine has others."""
@@ -100,10 +99,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
     for row in study.published:
         if row not in rows:
             raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
-    for task, metrics in study.tasks.items():
-        for metric in metrics:
-            if metric not in (known := metric_names(task)):
-                raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: no metric '{metric}'{nearest(metric, known)}")
+    _check_metrics(study, tree, StudyFolder(file.parent))
     base = _base(study.base, file, tree.origin(("base",)))
     load_run(base, places)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
@@ -120,6 +116,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
             configs[row] = load_run(start, ["evaluation.baselines=false", "seeds=[]", *places], layers)
         except UserError as error:
             raise UserError(f"row '{row}': {error}") from None
+    _check_shown(study, configs, tree)
     cells = [
         Cell(row, seed, config := configs[row].model_copy(update={"seed": seed}), cell_digest(config))
         for seed in study.seeds
@@ -135,19 +132,55 @@ def _base(name: str, file: Path, origin: str) -> Path:
     return base
 
 
-def cell_digest(config: schema.Run | Mapping[str, Any]) -> str:
-    """SHA-256 of what a cell computes: its config without the places."""
-    values = without_unset(config.model_dump(mode="json") if isinstance(config, schema.Run) else config)
-    values.pop("track", None)
-    values["data"] = {key: value for key, value in values["data"].items() if key not in ("source_dir", "cache_dir")}
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _check_metrics(study: Study, tree: Tree, folder: StudyFolder) -> None:
+    """Raises `UserError` for a metric or a segment that the stored scores of no task give."""
+    for task, metrics in study.tasks.items():
+        for metric in metrics:
+            try:
+                TASKS[task].check(metric)
+                _check_stored(folder, task, metric)
+            except UserError as error:
+                raise UserError(f"{tree.origin(('tasks', task))}: tasks.{task}: {error}") from None
+    known = [name for task in study.tasks for name in TASKS[task].segments]
+    for place, segment in enumerate(study.segments):
+        if segment not in known:
+            raise UserError(
+                f"{tree.origin(('segments', place))}: segments: no task of the study has '{segment}'{nearest(segment, known)}"
+            )
 
 
-def metric_names(task: str) -> tuple[str, ...]:
-    """What a task's stored ranks give."""
-    nothing = Examples(task, np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64))
-    return tuple(per_example(nothing, np.zeros(0)))
+def _check_stored(folder: StudyFolder, task: str, metric: str) -> None:
+    """Raises `UserError` if what the folder already holds lacks what a metric needs."""
+    needs = metric in METRICS and METRICS[metric].needs_candidates
+    if needs and (file := folder.examples_file(task)).exists() and load_examples(file).candidates is None:
+        raise UserError(f"no metric '{metric}': the scores stored here lack the number of candidates; 'mr' needs none")
+
+
+def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) -> None:
+    """Raises `UserError` for a task that no row is trained for, and for rows that are measured on different examples."""
+    for task in study.tasks:
+        if not any(_measures(config, task) for config in configs.values()):
+            raise UserError(
+                f"{tree.origin(('tasks', task))}: tasks.{task}: no row measures it: it needs "
+                f"objectives.{TASKS[task].objective}.weight above 0 and a place in evaluation.tasks, where that is set"
+            )
+    first, reference = study.reference, configs[study.reference]
+    for key in ("data.name", "evaluation.max_test", "evaluation.exclude_seen"):
+        section, name = key.split(".")
+        for row, config in configs.items():
+            here, there = (getattr(getattr(one, section), name) for one in (config, reference))
+            if here != there:
+                raise UserError(
+                    f"{tree.origin(('rows', row))}: row '{row}' has {key} {here}, the reference '{first}' {there}: what is "
+                    "measured on different examples cannot stand in one table"
+                )
+
+
+def _measures(config: schema.Run, task: str) -> bool:
+    """Whether a run is trained for a task, and is to be measured on it."""
+    objective = TASKS[task].objective
+    trained = objective is None or getattr(config.objectives, objective).weight > 0
+    return trained and (config.evaluation.tasks is None or task in config.evaluation.tasks)
 
 
 def slug(name: str) -> str:

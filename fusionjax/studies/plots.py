@@ -110,7 +110,13 @@ def bars(bars: Sequence[Bar], label: str, path: Path) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------- differences
-def differences(rows: Sequence[str], panels: Mapping[str, Sequence[Difference]], label: str, path: Path) -> bool:
+def differences(
+    rows: Sequence[str],
+    panels: Mapping[str, Sequence[Difference]],
+    label: str,
+    path: Path,
+    higher_is_better: bool = True,
+) -> bool:
     """A panel a segment, each with its own scale, with each row's difference from the reference as a point with its interval.
 
     Args:
@@ -133,7 +139,7 @@ def differences(rows: Sequence[str], panels: Mapping[str, Sequence[Difference]],
                 if each.value is None:
                     axes.text(0, row, " no value", va="center", fontsize=7.5, color=QUIET, style="italic")
                     continue
-                colour = (BETTER if each.value > 0 else WORSE) if each.significant else QUIET
+                colour = (BETTER if (each.value > 0) == higher_is_better else WORSE) if each.significant else QUIET
                 if each.low is not None and each.high is not None:
                     axes.plot([each.low, each.high], [row, row], color=colour, lw=1.6)
                 axes.plot([each.value], [row], color=colour, marker="o" if each.significant else "d", ms=5, ls="none")
@@ -205,7 +211,7 @@ def learning_curves(panels: Mapping[str, Sequence[Curve]], reference: str, path:
 
 
 # ------------------------------------------------------------------------------------------------------------------ cost
-def pareto(points: Sequence[Cost], label: str, time: str, path: Path) -> bool:
+def pareto(points: Sequence[Cost], label: str, time: str, path: Path, higher_is_better: bool = True) -> bool:
     """Quality against time and against peak memory; a line joins the rows that nothing else beats on both.
 
     Args:
@@ -228,7 +234,7 @@ def pareto(points: Sequence[Cost], label: str, time: str, path: Path) -> bool:
             axes = figure.add_subplot(1, len(sides), place + 1)
             x = [cost for _, cost in found]
             y = [points[row].quality for row, _ in found]
-            best = frontier(x, y)
+            best = frontier(x, y if higher_is_better else [-value for value in y])
             axes.plot([x[at] for at in best], [y[at] for at in best], color=REFERENCE, lw=1.2, drawstyle="steps-post", zorder=1)
             shade = [REFERENCE if at in best else REST for at in range(len(found))]
             axes.scatter(x, y, s=34, c=shade, zorder=2, linewidths=0)

@@ -23,9 +23,9 @@ from fusionjax.studies import facts, tables
 from fusionjax.studies.analysis import Analysis, Table
 from fusionjax.studies.card import model_card
 from fusionjax.studies.findings import findings, percent, shown
+from fusionjax.studies.graph_settings import GRAPHS, differing
 from fusionjax.studies.grids import CORRECTIONS, grids, number
 from fusionjax.studies.importance import chosen_lines, read_traces
-from fusionjax.studies.kge_settings import GRAPHS, differing
 from fusionjax.studies.markdown import anchor, bold, code, environment, escape, to_html
 from fusionjax.studies.methods import write_methods
 from fusionjax.studies.pictures import Picture, mean_of, time_of, write_plots
@@ -154,7 +154,7 @@ def _main_table(analysis: Analysis, task: str) -> Markup:
     metrics = analysis.tasks()[task]
     found = [analysis.table(task, metric) for metric in metrics]
     places = {name: place + 1 for place, name in enumerate((*analysis.rows, *analysis.baselines))}
-    best = [_highest(table) if has_direction(table.metric) else set() for table in found]
+    best = [_leading(table) if has_direction(table.metric) else set() for table in found]
     lines = []
     for name, place in places.items():
         role = " (reference)" if name == analysis.reference else " (baseline)" if name in analysis.baselines else ""
@@ -168,7 +168,7 @@ def _main_table(analysis: Analysis, task: str) -> Markup:
                 continue
             mark = ""
             if entry.comparison is not None and entry.comparison.significant:
-                mark = " ▲" if entry.comparison.difference > 0 else " ▼"
+                mark = " ▲" if table.gain(entry.comparison.difference) > 0 else " ▼"
             text = shown(entry.estimate)
             line.append(Markup(f"[{f'**{text}**' if name in top else text}](#cells-{place}){mark}"))
         line.insert(2, _against(analysis, found[0], name))
@@ -177,8 +177,10 @@ def _main_table(analysis: Analysis, task: str) -> Markup:
     return _table(("", labels[0], "against the reference", *labels[1:]), lines)
 
 
-def _highest(table: Table) -> set[str]:
-    values = {name: round(entry.estimate.mean, 4) for name, entry in table.entries.items() if entry.estimate is not None}
+def _leading(table: Table) -> set[str]:
+    values = {
+        name: table.gain(round(entry.estimate.mean, 4)) for name, entry in table.entries.items() if entry.estimate is not None
+    }
     return {name for name, value in values.items() if value == max(values.values())} if len(set(values.values())) > 1 else set()
 
 
@@ -206,7 +208,7 @@ def _axes_table(collected: "Collected") -> Markup | None:
 
 
 def _settings_table(collected: "Collected") -> Markup | None:
-    """Of rows that are runs of graph embedding; none where they differ in nothing."""
+    """Of rows that are graphs alone; none where they differ in nothing."""
     lines = [
         (row, ", ".join(f"{key} {str(value).lower() if isinstance(value, bool) else value}" for key, value in found.items()))
         for row, found in differing(collected).items()

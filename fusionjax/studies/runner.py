@@ -16,16 +16,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusionjax.config import changed_keys, schema
+from fusionjax.config import changed_keys, load_values, schema
+from fusionjax.config.naming import NAMING
 from fusionjax.errors import UserError
 from fusionjax.evaluation.scores import load_scores
 from fusionjax.files import write_json
-from fusionjax.pipeline import cannot_run_together
 from fusionjax.runs import RunFolder, now
 from fusionjax.studies.cell import COST, DONE, INTERRUPTED
 from fusionjax.studies.claims import BEAT, Claims
 from fusionjax.studies.folder import Record, StudyFolder
-from fusionjax.studies.plan import BASELINES, Cell, Plan, cell_digest, slug
+from fusionjax.studies.plan import BASELINES, Cell, Plan, slug
+from fusionjax.training.loop import cannot_share
 
 Say = Callable[[str], None]
 _POLL = 0.2
@@ -58,11 +59,11 @@ def check(plan: Plan, folder: StudyFolder) -> list[Record]:
     Raises:
       UserError: a planned cell was done with another config, so the base or an axis has changed; or the data differ.
     """
-    planned = {cell.digest for cell in plan.cells}
+    planned = {folder.record_file(cell.digest) for cell in plan.cells}
     by_place = {(cell.row, cell.seed): cell for cell in plan.cells}
     others, problems = [], []
     for record in folder.records():
-        if record["digest"] in planned:
+        if folder.record_file(record["digest"]) in planned:
             continue
         others.append(record)
         cell = by_place.get((record["row"], record["seed"]))
@@ -81,8 +82,8 @@ def check(plan: Plan, folder: StudyFolder) -> list[Record]:
 
 def _changes(old: dict[str, Any], new: schema.Run) -> str:
     try:
-        changes = changed_keys(schema.Run.model_validate_json(json.dumps(old)), new)
-    except ValueError:  # the schema itself has changed since
+        changes = changed_keys(load_values(old, "its record"), new)
+    except UserError:  # the schema itself has changed since
         return "its keys are no longer those of a run config"
     shown = [
         f"{key}: {was!r} then, {now!r} now" for key, was, now in changes if key not in ("data.source_dir", "data.cache_dir")
@@ -91,8 +92,9 @@ def _changes(old: dict[str, Any], new: schema.Run) -> str:
 
 
 def data_key(config: dict[str, Any]) -> str:
-    """What determines the data's fingerprint: the `data` section without places and controls."""
+    """What determines the data's fingerprint: the `data` section without places, controls and what is made of the graph."""
     kept = {key: value for key, value in config["data"].items() if key not in ("source_dir", "cache_dir", "controls", "graph")}
+    kept["split"] = {key: value for key, value in kept.get("split", {}).items() if key != "unseen_entities"}
     return json.dumps(kept, sort_keys=True)
 
 
@@ -166,7 +168,7 @@ class Runner:
         missing = self.missing()
         for cell in missing:
             group = [cell]
-            if self.plan.study.together and cannot_run_together(cell.config) is None:
+            if self.plan.study.together and cannot_share(cell.config) is None:
                 group = [other for other in missing if other.row == cell.row]
             claimed = [(each, number) for each in group if (number := self.claims.claim(each.digest)) is not None]
             # Another worker may have finished it between the look and the claim.
@@ -270,11 +272,11 @@ class Runner:
         self.say(f"FAILED {job.label}: {error} (log: {job.log})")
         if job.kind == BASELINES:
             raise UserError(f"the baselines cannot be measured: {error}")
-        failure = {"row": cell.row, "seed": cell.seed, "digest": cell.digest, "error": error, "when": now()}
+        failure = {"row": cell.row, "seed": cell.seed, "digest": cell.digest, "naming": NAMING, "error": error, "when": now()}
         self.folder.save_failure(cell.digest, failure)
 
     def _store(self, cell: Cell, home: RunFolder) -> None:
-        ranks, record = {}, record_of(cell, home, self.folder.path)
+        values, record = {}, record_of(cell, home, self.folder.path)
         known, is_reference = self.folder.examples(), cell.row == self.plan.study.reference
         for file in sorted(home.scores.glob("*.npz")):
             examples, found = load_scores(file)
@@ -292,8 +294,8 @@ class Runner:
             # Segments are those of the reference's data: a control changes degrees and counts.
             if task not in known or is_reference:
                 self.folder.save_examples(examples)
-            ranks[task] = found["model"]
-        self.folder.save_cell(cell.digest, record, ranks)
+            values[task] = found["model"]
+        self.folder.save_cell(cell.digest, record, values)
 
     def _store_baselines(self, home: RunFolder) -> None:
         by_task = {}
@@ -318,7 +320,7 @@ class Runner:
 
 
 def record_of(cell: Cell, home: RunFolder, study: Path) -> Record:
-    """What is kept of a finished cell besides its ranks."""
+    """What is kept of a finished cell besides its values."""
     results = home.results()
     return {
         "row": cell.row,
@@ -347,6 +349,7 @@ def _facts(config: schema.Run, home: RunFolder) -> Record:
     kept = ("fingerprint", "commit", "dirty", "versions", "devices", "platform", "started", "finished", "steps", "best_step")
     data = config.data.model_copy(update={"source_dir": None, "cache_dir": None})
     return {
+        "naming": NAMING,
         "config": config.model_copy(update={"data": data}).model_dump(mode="json", exclude={"track"}),
         **{key: found.get(key) for key in (*kept, "parameters")},
         **_cost(home),
@@ -369,4 +372,4 @@ def orphans(records: Sequence[Record]) -> str:
     return f"{len(names)} finished cells are no longer part of the study and are left out: {', '.join(names[:6])}"
 
 
-__all__ = ["Job", "Runner", "cell_digest", "check", "data_key", "orphans", "record_of"]
+__all__ = ["Job", "Runner", "check", "data_key", "orphans", "record_of"]

@@ -31,13 +31,13 @@ from fusionjax import pipeline
 from fusionjax.config import config_digest, schema
 from fusionjax.config.search import Params, Search, Values, check_search, is_whole, with_params
 from fusionjax.data.prepare import prepare
-from fusionjax.errors import UserError
+from fusionjax.errors import Interrupted, NonFiniteLoss, UserError
 from fusionjax.pipeline import Validated
 from fusionjax.studies import trace as traces
 from fusionjax.studies.claims import BEAT, alive, this_worker
 from fusionjax.studies.plan import slug
 from fusionjax.studies.trace import Record, State, Trace, Training
-from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation
+from fusionjax.training.journal import OnValidation
 
 Say = Callable[[str], None]
 _POLL = 0.5

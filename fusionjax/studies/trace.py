@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fusionjax.config import explain, schema, yaml_tree
+from fusionjax.config import explain, load_values, schema, yaml_tree
 from fusionjax.config.search import Params, Search, with_params
+from fusionjax.config.upgrade import upgrade_params, upgrade_space
 from fusionjax.errors import UserError, nearest
 from fusionjax.files import write_whole
 from fusionjax.studies.plan import PLACES, slug
@@ -157,7 +158,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
 
 
 def read_trace(folder: Path, row: str) -> Trace | None:
-    """The row's trace; None: there is none yet.
+    """The row's trace, in today's keys; None: there is none yet.
 
     Raises:
       UserError: the file is damaged.
@@ -177,7 +178,21 @@ def read_trace(folder: Path, row: str) -> Trace | None:
         raise UserError(f"{file}:{place + 1}: not a line of a search trace; restore the file") from None
     if header is None:
         raise UserError(f"{file}: empty; remove it to search anew")
-    return Trace(header, tuple(records))
+    return _today(Trace(header, tuple(records)), file)
+
+
+def _today(trace: Trace, file: Path) -> Trace:
+    """A trace in today's keys. One whose config is not (any longer) a run's stays as it is: `check_same` says what differs."""
+    header = trace.header
+    if header["config"].get("version") == schema.VERSION:
+        return trace
+    space = upgrade_space(header["search"]["space"], lambda _: f"{file}:1: search.space")
+    try:
+        config = own_config(load_values(header["config"], f"{file}:1"))
+    except UserError:
+        return trace
+    records = (dataclasses.replace(record, params=upgrade_params(record.params)) for record in trace.records)
+    return Trace(header | {"config": config, "search": header["search"] | {"space": space}}, tuple(records))
 
 
 def write_chosen(folder: Path, rows: Iterable[str]) -> None:
@@ -194,7 +209,7 @@ def load_chosen(folder: Path) -> dict[str, Params]:
         return {}
     values, _ = yaml_tree.parse(file.read_text(encoding="utf-8"), str(file))
     try:
-        return {row: dict(found["params"]) for row, found in (values or {}).items()}
+        return {row: upgrade_params(found["params"]) for row, found in (values or {}).items()}
     except (TypeError, KeyError, AttributeError, ValueError):
         raise UserError(f"{file}: not what a search writes; remove it and run the study again") from None
 
@@ -265,7 +280,8 @@ def verify_search(folder: Path, search: Search, configs: Mapping[str, schema.Run
     try:
         file, expected = folder / "search" / CHOSEN, _chosen(folder, rows)
         found = yaml_tree.parse(file.read_text(encoding="utf-8"), str(file))[0] if file.exists() else None
-        if (found or {}) != expected:
+        found = {row: {**one, "params": upgrade_params(one["params"])} for row, one in (found or {}).items()}
+        if found != expected:
             problems.append(f"{file}: is not what the traces choose")
     except UserError as error:
         problems.append(str(error))

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from fusionjax.config.naming import digest_by_its_rule
 from fusionjax.errors import UserError
-from fusionjax.evaluation.metrics import mean
-from fusionjax.evaluation.scores import load_scores, per_example
+from fusionjax.evaluation.metrics import mean, per_example
+from fusionjax.evaluation.scores import load_scores
 from fusionjax.files import write_json
 from fusionjax.runs import RunFolder
 from fusionjax.studies.analysis import analyse, to_json
 from fusionjax.studies.collect import Collected
 from fusionjax.studies.folder import StudyFolder
-from fusionjax.studies.plan import Plan, cell_digest, slug
+from fusionjax.studies.plan import Plan, slug
 from fusionjax.studies.tables import write_tables
+from fusionjax.tasks import TASKS
 
 ANALYSIS = "analysis.json"
 _ROUNDING = 1e-9
@@ -30,7 +32,7 @@ _ROUNDING = 1e-9
 def verify(plan: Plan, collected: Collected) -> list[str]:
     """What does not fit, one line each; nothing if all does.
 
-    Recomputes every cell's metrics from its ranks, every digest from its config, and the analysis and all tables from the
+    Recomputes every cell's metrics from its values, every digest from its config, and the analysis and all tables from the
     scores, and compares them with what the folder holds.
     """
     folder = collected.folder
@@ -39,13 +41,14 @@ def verify(plan: Plan, collected: Collected) -> list[str]:
         if seed is None:
             continue
         where = f"row '{row}', seed {seed}"
-        if cell_digest(record["config"]) != record["digest"]:
+        if digest_by_its_rule(folder.stored(record["digest"]), where) != record["digest"]:
             problems.append(f"{where}: its config does not have its digest {record['digest'][:12]}")
-        for task, ranks in collected.ranks[row, seed].items():
-            for metric, values in per_example(collected.examples[task], ranks).items():
-                stored, found = record["test"][task].get(metric), mean(values)
+        for task, values in collected.values[row, seed].items():
+            names = [name for name in record["test"][task] if TASKS[task].gives(name)]
+            for metric, each in per_example(collected.examples[task], values, names=names).items():
+                stored, found = record["test"][task][metric], mean(each)
                 if stored is not None and not math.isclose(stored, found, rel_tol=0.0, abs_tol=_ROUNDING):
-                    problems.append(f"{where}: {task} {metric} is {stored} in its record, {found} by its ranks")
+                    problems.append(f"{where}: {task} {metric} is {stored} in its record, {found} by its scores")
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch)
         analysis = analyse(collected)
@@ -71,7 +74,7 @@ def _first_difference(there: Path, found: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Reproduced:
-    """A cell run again beside what is stored: (task, metric) → (stored, found), and the share of equal ranks by task."""
+    """A cell run again beside what is stored: (task, metric) → (stored, found), and the share of equal values by task."""
 
     metrics: dict[tuple[str, str], tuple[float, float]]
     equal_ranks: dict[str, float]
@@ -108,7 +111,7 @@ def reproduce(plan: Plan, folder: StudyFolder, row: str, seed: int, say: Callabl
             json.loads(error.read_text(encoding="utf-8"))["error"] if error.exists() else f"the run ended with exit code {code}"
         )
     home = RunFolder(place)
-    stored, results = folder.ranks(cell.digest), home.results()["test"]
+    stored, results = folder.values(cell.digest), home.results()["test"]
     metrics = {
         (task, metric): (record["test"][task][metric], results[task][metric])
         for task in record["test"]
@@ -116,9 +119,9 @@ def reproduce(plan: Plan, folder: StudyFolder, row: str, seed: int, say: Callabl
         if record["test"][task][metric] is not None and results.get(task, {}).get(metric) is not None
     }
     equal = {}
-    for task, ranks in stored.items():
+    for task, values in stored.items():
         _, found = load_scores(home.scores / f"{task}.npz")
-        equal[task] = float(np.mean(ranks == found["model"]))
+        equal[task] = float(np.mean(values == found["model"]))
     now = home.provenance()
     different = [
         f"{key}: {record[key]} then, {now[key]} now"

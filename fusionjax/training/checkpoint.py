@@ -94,7 +94,9 @@ class Checkpoints:
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "bank": state.bank}
+    """All that is needed to go on."""
+    parts = {"step": state.step, "params": state.params, "opt_state": state.opt_state, "bank": state.bank}
+    return parts if state.average is None else {**parts, "average": state.average}
 
 
 def _abstract(leaf: Any) -> Any:

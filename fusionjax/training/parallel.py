@@ -1,5 +1,6 @@
 """Placing a run on all local devices: batches are split over one mesh axis, everything else is on every device."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fusionjax.config import schema
-from fusionjax.data.batches import OBJECTIVES, uses_bank
+from fusionjax.data.inputs import product_text_needed
 from fusionjax.errors import UserError
 
 AXIS = "data"
@@ -23,12 +24,8 @@ def build_mesh() -> Mesh:
 
 def check_divisible(config: schema.Run, mesh: Mesh) -> None:
     """Raises `UserError` if a batch cannot be split evenly over the devices."""
-    sizes = {
-        f"objectives.{name}.batch_size": getattr(config.objectives, name).batch_size
-        for name in OBJECTIVES
-        if getattr(config.objectives, name).weight > 0
-    }
-    if uses_bank(config):
+    sizes = {f"objectives.{name}.batch_size": each.batch_size for name, each in config.objectives.used().items()}
+    if product_text_needed(config):
         sizes["text.live"] = config.text.live
     if config.text.chunk:
         sizes["text.chunk"] = config.text.chunk
@@ -67,3 +64,44 @@ def each_run(f: Callable[..., Any], in_axes: tuple[int | None, ...], *, apart: b
         return lax.map(one, [each for axis, each in zip(in_axes, arguments, strict=True) if axis == 0])
 
     return one_by_one
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which device holds what. Several runs: whole runs to each device, if they divide evenly; nothing is exchanged then.
+
+    A lone run: each batch is split over the devices, everything else is on all of them; not so on several CPU devices, whose
+    collectives can wait for each other for ever inside a compiled loop.
+    """
+
+    mesh: Any
+    by_run: bool
+    by_batch: bool
+
+    @classmethod
+    def of(cls, runs: int, batch_size: int) -> "Placement":
+        mesh = build_mesh()
+        by_run = runs > 1 and runs % mesh.size == 0
+        by_batch = runs == 1 and batch_size % mesh.size == 0 and mesh.devices.flat[0].platform != "cpu"
+        return cls(mesh, by_run, by_batch)
+
+    @property
+    def apart(self) -> bool:
+        """Whether runs of a stack take turns: on one CPU device."""
+        return not self.by_run and self.mesh.devices.flat[0].platform == "cpu"
+
+    def _put(self, tree: Any, *spec: str | None) -> Any:
+        if not (self.by_run or self.by_batch):
+            return jax.device_put(tree, self.mesh.devices.flat[0])
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(*spec)))
+
+    def everywhere(self, tree: Any) -> Any:
+        return self._put(tree)
+
+    def states(self, tree: Any) -> Any:
+        """What each run has of its own."""
+        return self._put(tree, *((AXIS,) if self.by_run else ()))
+
+    def orders(self, chosen: np.ndarray) -> jax.Array:
+        """int32 [steps, b], or [runs, steps, b]."""
+        return self._put(chosen, *((AXIS,) if self.by_run else (None, AXIS)))

@@ -5,15 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from fusionjax.config import schema
 from fusionjax.data.inputs import Inputs, entities_needed
+from fusionjax.errors import UserError
 from fusionjax.models.bert import BertConfig
 from fusionjax.models.encoder import EncoderConfig
+from fusionjax.models.entities import GRAPH, EntityModel
 from fusionjax.models.joint import JointModel, Layout
 from fusionjax.models.layers import Lora
+from fusionjax.models.scorers import Dropout, Init, Sizes, make_scorer
+from fusionjax.training.optimiser import Optimiser
 
 Params = Any
 
@@ -24,23 +26,11 @@ class TrainState:
     step: jax.Array
     """int32 []: steps done."""
     params: Params
-    opt_state: optax.OptState
+    opt_state: Any
     bank: jax.Array
     """float32 [n_products, d]: every product's pooled text vector as last encoded; [1, 1] where no tower reads it."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Catalogue:
-    """Facts about the products that the step reads and never changes."""
-
-    has_text: jax.Array
-    has_entity: jax.Array
-    sold: jax.Array
-    """bool [n_products]: has a training event. The others could never be the next product, so they are no negatives either:
-    else a cold product would be taught to be unlikely."""
-    log_frequency: jax.Array
-    """float32 [n_products]: log share of training events, at least one event each (for logQ)."""
+    average: Params = None
+    """Moving average of the parameters (`train.average`), which is validated and kept in their place; None: there is none."""
 
 
 def layout(config: schema.Run, inputs: Inputs) -> Layout:
@@ -72,15 +62,10 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
         dim=dim,
         sources=tuple(sorted(model.product.sources)),
         n_products=inputs.n_products,
-        n_entities=len(inputs.graph.entities),
-        n_relations=len(inputs.graph.relations) if objectives.link_prediction.weight > 0 else 0,
+        entities=entity_model(config, inputs) if entities_needed(config) else None,
         encoder=encoder,
         pooling=pooling,
         max_length=text.max_length,
-        entity_dim=model.entity.dim if entities_needed(config) else 0,
-        scorer=model.entity.scorer,
-        norm=model.entity.norm,
-        margin=model.entity.margin,
         align=objectives.alignment.weight > 0,
         query=objectives.query_product.weight > 0,
         user=user,
@@ -99,21 +84,55 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
     )
 
 
-def catalogue(inputs: Inputs) -> Catalogue:
-    counts = np.maximum(inputs.train_counts, 1).astype(np.float64)
-    return Catalogue(
-        has_text=jnp.asarray(inputs.has_text),
-        has_entity=jnp.asarray(inputs.has_entity),
-        sold=jnp.asarray(inputs.train_counts > 0),
-        log_frequency=jnp.asarray(np.log(counts / max(counts.sum(), 1.0)), jnp.float32),
+def entity_model(config: schema.Run, inputs: Inputs) -> EntityModel:
+    """Entities and relations of this run's graph.
+
+    Raises:
+      UserError: sizes that do not fit the scorer.
+    """
+    entity, links = config.model.entity, config.objectives.link_prediction
+    n_relations = len(inputs.graph.relations) if links.weight > 0 else 0
+    sizes = Sizes(
+        dim=entity.dim,
+        relation_dim=entity.relation_dim,
+        norm=entity.norm,
+        margin=entity.margin,
+        height=entity.convolution.height,
+        filters=entity.convolution.filters,
+        kernel=entity.convolution.kernel,
+        dropout=Dropout(entity.dropout.input, entity.dropout.feature, entity.dropout.hidden),
+    )
+    try:
+        scorer = make_scorer(entity.scorer, sizes)
+    except ValueError as error:
+        raise UserError(f"model.entity: {error}") from None
+    return EntityModel(
+        scorer=scorer,
+        n_entities=len(inputs.graph.entities),
+        n_relations=n_relations * (2 if links.reciprocal else 1),
+        reciprocal=links.reciprocal,
+        how=Init(entity.init.name, entity.init.scale),
+        text=entity.text.use,
+        text_width=0 if inputs.entity_text is None else inputs.entity_text.shape[1],
+        hidden=entity.text.hidden,
+        literal_width=inputs.literals.shape[1],
+        dropout=(entity.dropout.entity, entity.dropout.relation),
     )
 
 
-def create(model: JointModel, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
-    """A fresh state; the bank is zeros until `refresh` encodes it."""
-    params = model.init(jax.random.key(seed))["params"]
+def init_params(model: JointModel, seed: Any) -> Params:
+    """First parameters of every part; `seed` may be traced."""
+    key, entities = jax.random.key(seed), model.layout.entities
+    towers = model.init(key).get("params", {})
+    return towers if entities is None else {**towers, GRAPH: entities.init(key)}
+
+
+def create(model: JointModel, optimiser: Optimiser, averaged: bool, seed: Any) -> TrainState:
+    """A fresh state; the bank is zeros until `refresh` encodes it. `seed` may be traced."""
+    params = init_params(model, seed)
     bank = jnp.zeros(bank_shape(model), jnp.float32)
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimiser.init(params), bank=bank)
+    average = jax.tree.map(jnp.copy, params) if averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), bank, average)
 
 
 def bank_shape(model: JointModel) -> tuple[int, int]:
@@ -126,4 +145,4 @@ def bank_shape(model: JointModel) -> tuple[int, int]:
 
 def best_shapes(model: JointModel) -> tuple[Params, tuple[int, int]]:
     """What a best checkpoint of this model holds: shapes of the parameters and of the bank (`Checkpoints.load_best`)."""
-    return jax.eval_shape(lambda: model.init(jax.random.key(0))["params"]), bank_shape(model)
+    return jax.eval_shape(lambda: init_params(model, 0)), bank_shape(model)

@@ -5,15 +5,14 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from fusionjax.config.kge import PARTS
-from fusionjax.config.schema import Entity
-from fusionjax.models.scorers import SCORERS, Sizes, make_scorer
+from fusionjax.config.schema import PARTS, Entity
+from fusionjax.models.scorers import SCORERS
 
 NAMES = get_args(Entity.model_fields["scorer"].annotation)
 
 
-def test_every_scorer_without_shared_parameters_may_be_named() -> None:
-    assert set(NAMES) == {name for name in SCORERS if not make_scorer(name, Sizes(24)).shared_shapes}
+def test_every_scorer_may_be_named() -> None:
+    assert set(NAMES) == set(SCORERS)
 
 
 def test_the_config_refuses_the_widths_that_the_scorers_refuse() -> None:
@@ -22,6 +21,6 @@ def test_the_config_refuses_the_widths_that_the_scorers_refuse() -> None:
 
 @pytest.mark.parametrize(("name", "dim", "parts"), [("complex", 7, 2), ("rotate", 9, 2), ("quate", 6, 4)])
 def test_a_width_that_cannot_be_cut(name: str, dim: int, parts: int) -> None:
-    with pytest.raises(ValidationError, match=f"dim {dim}: {name} needs a multiple of {parts}"):
+    with pytest.raises(ValidationError, match=f"dim: {name} needs a multiple of {parts}, got {dim}"):
         Entity.model_validate({"scorer": name, "dim": dim})
     Entity.model_validate({"scorer": name, "dim": dim // parts * parts})

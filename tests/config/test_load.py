@@ -60,7 +60,8 @@ FILE_MISTAKES = {
     "octal is text": ("seed: 010", "seed: expected an integer ≥ 0 and < 2147483648, got '010'"),
     "unknown choice": (
         "train: {optimiser: {name: adamx}}",
-        "train.optimiser.name: expected one of 'adamw', 'adam', 'adagrad', 'sgd', got 'adamx'; did you mean 'adam",
+        "train.optimiser.name: expected one of 'adamw', 'adam', 'adagrad_torch', 'adagrad_optax', 'sgd', got 'adamx'; did you "
+        "mean 'adam",
     ),
     "unknown numeric choice": ("model: {entity: {norm: 3}}", "model.entity.norm: expected one of 1, 2, got 3"),
     "item of a list": (
@@ -118,7 +119,7 @@ OVERRIDE_MISTAKES = {
     "train.steps=": "command line: train: give steps or epochs",
     "seed=1=2": "command line: seed: expected an integer ≥ 0 and < 2147483648, got '1=2'",
     "data.nam=x": "command line: data.nam: unknown key; did you mean 'name'?",
-    "lr=1": "command line: lr: unknown key; valid: data, evaluation, kge, model, objectives, seed, seeds, text, track, train",
+    "lr=1": "command line: lr: unknown key; valid: data, evaluation, model, objectives, seed, seeds, settings, text, ",
     "seed.x=1": 'command line: seed: expected an integer ≥ 0 and < 2147483648, got {"x": 1}',
     "data=demo_shop": "command line: data: expected a section of keys (name,",
     "data.name=@x": "command line: data.name: not valid YAML: ",

@@ -78,7 +78,7 @@ def test_a_section_is_read_and_round_trips(tmp_path: Path) -> None:
             "user.dropout", "user.dropuot",
             r"study.yaml:9: search.space: .*: no such key .*did you mean 'model.user.dropout'",
         ),
-        ("model.user.dropout", "train.optimiser", r"'train.optimiser' is a section: name a key in it \(name, learning_rate, "),
+        ("model.user.dropout", "train.optimiser", r"'train.optimiser' is a section: name a key in it \(name, rules, "),
         ("model.user.dropout", "train.steps.more", r"'train.steps.more': no such key of a run"),
         ("model.user.dropout", "seed", r"'seed' cannot be searched: seeds are repetitions, not settings \(`search.seeds`\)"),
         ("model.user.dropout", "evaluation.max_valid", r"'evaluation.max_valid' cannot be searched: it changes what"),

@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 
 from fusionjax.data import controls
-from fusionjax.data.batches import StepSource, active, steps_of
 from fusionjax.data.graph import Graph
 from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, VALID, Products, text_column
 from fusionjax.errors import UserError
-from fusionjax.evaluation.tasks import recommendation_cases
-from fusionjax.training.loop import build_model
+from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.training.loss import joint_loss
-from fusionjax.training.state import catalogue
-from tests.shops import CALM, fresh_state, tiny_inputs, tiny_run
+from fusionjax.training.stream import StepSource, active, steps_of
+from tests.shops import CALM, constants_of, fresh_state, model_of, numbers_for, strategy_for, tiny_inputs, tiny_run
 
 SHUFFLES = ("relations_shuffled", "tails_shuffled", "random_same_degree")
 NO_TEXT = ("model.product.sources=[entity]", "objectives.alignment.weight=0", "objectives.query_product.weight=0")
@@ -266,12 +264,13 @@ def test_no_text_at_all() -> None:
 def table_gradient(*overrides: str) -> dict[str, Any]:
     config = tiny_run(*CALM, "objectives.alignment.weight=0", "model.product.sources=[entity]", *overrides)
     inputs = tiny_inputs(config)
-    model, state = build_model(config, inputs), fresh_state(config, inputs)
+    model, state = model_of(config, inputs), fresh_state(config, inputs)
     batch: Any = StepSource(inputs, config, 1)[0]
-    places = catalogue(inputs)
+    given = constants_of(config, inputs), numbers_for(config)
+    bound = {"model": model, "config": config, "strategy": strategy_for(config, inputs)}
 
     def loss(params: Any) -> Any:
-        return joint_loss(params, state.bank, batch, jax.random.key(0), places, model, config)[0]
+        return joint_loss(params, state.bank, batch, jax.random.key(0), *given, **bound)[0]
 
     return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(state.params))
 
@@ -282,10 +281,10 @@ def test_behaviour_does_not_teach_the_table(teacher: str) -> None:
     off = [f"objectives.{name}.weight=0" for name in others]
     open_, closed = (table_gradient(f"model.entity.behaviour={value}", *off) for value in ("true", "false"))
     alone = table_gradient(*off, f"objectives.{teacher}.weight=1e-30")
-    assert not np.allclose(open_["entities"]["embedding"], closed["entities"]["embedding"])
+    assert not np.allclose(open_["graph"]["entities"], closed["graph"]["entities"])
     # What is left is link prediction's part; the towers around the table learn as before.
-    np.testing.assert_allclose(closed["entities"]["embedding"], alone["entities"]["embedding"], rtol=1e-4, atol=1e-7)
-    assert np.abs(closed["entities"]["embedding"]).max() > 0
+    np.testing.assert_allclose(closed["graph"]["entities"], alone["graph"]["entities"], rtol=1e-4, atol=1e-7)
+    assert np.abs(closed["graph"]["entities"]).max() > 0
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(closed["product"])) > 1e-4
 
 
@@ -306,9 +305,9 @@ def test_objectives_follow_each_other() -> None:
     source = StepSource(tiny_inputs(config), config, 100)
     assert source.total == 7 and [tuple(source[step]) for step in range(7)] == turns
     # The one that comes later begins with its first batch.
-    maker = source.makers["next_product"]
+    objective = source.objectives["next_product"]
     for nth, step in enumerate((3, 4, 5, 6)):
-        np.testing.assert_array_equal(source[step]["next_product"]["target"], maker(nth)["target"])
+        np.testing.assert_array_equal(source[step]["next_product"]["target"], objective.batch(nth)["target"])
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
@@ -320,13 +319,14 @@ def test_beginning_late_and_by_turns_skips_no_batch(offset: int) -> None:
     own = [step for step in range(20) if step % 3 == offset and 7 <= step < 18]
     assert [step for step in range(20) if "link_prediction" in source[step]] == own
     for nth, step in enumerate(own):
-        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], source.makers["link_prediction"](nth)["head"])
+        expected = source.objectives["link_prediction"].batch(nth)
+        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], expected["head"])
 
 
 def test_an_epoch_is_a_whole_pass_within_the_stretch() -> None:
     epochs = ("train={steps: null, epochs: 2}", *NO_TEXT)
     late = tiny_run(*epochs, "objectives.link_prediction={weight: 1, end: 0.5}", "objectives.next_product.begin=0.5")
     source = StepSource(tiny_inputs(late), late, 10_000)
-    longest = max(maker.shuffle.per_epoch for maker in source.makers.values())
+    longest = max(objective.steps_per_epoch for objective in source.objectives.values())
     assert source.total == steps_of(late, source) == 4 * longest
     assert {step for step in range(source.total) if "link_prediction" in source[step]} == set(range(2 * longest))

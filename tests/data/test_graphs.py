@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusionjax.config import schema
+from fusionjax.data.entities import entity_words
 from fusionjax.data.graph import build_graph, triple_keys
-from fusionjax.data.knowledge_graph import knowledge_graph
 from fusionjax.data.prepare import prepare
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Shop, Triples
 from fusionjax.data.sources.graphs import read
@@ -329,7 +329,8 @@ def test_prepared_and_said_again_from_the_cache(tmp_path: Path) -> None:
     again = prepare(config, log=said.append)
     assert said == [note] and again.fingerprint == built.fingerprint
     assert again.shop.entities is not None and again.shop.entities.name.tolist() == ["Ay"]
-    assert knowledge_graph(again.shop, build_graph(again.shop, config.graph, config.split)).entity_text == ["Ay", "", ""]
+    graph = build_graph(again.shop, config.graph, config.split)
+    assert entity_words(again.shop, graph)[1] == ["Ay", "", ""]
     # How it is read, and what is read, are part of the key.
     other = config.model_copy(update={"triples": schema.TriplesFiles(on_unseen="drop")})
     assert prepare(other, log=said.append).source != built.source

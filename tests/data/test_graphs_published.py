@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
+from fusionjax.data.entities import entity_words, false_triples
 from fusionjax.data.graph import build_graph
-from fusionjax.data.knowledge_graph import knowledge_graph
 from fusionjax.data.prepare import describe, prepare
-from fusionjax.data.shop import TEST, VALID, Shop
+from fusionjax.data.shop import TEST, TRAIN, VALID, Shop
 from fusionjax.data.sources import SOURCES, builder_class, pinned
 from fusionjax.data.sources.graphs import codex, words
 from fusionjax.data.sources.graphs.benchmark import BenchmarkBuilder, Counts
@@ -292,19 +292,16 @@ def test_counts_of_the_real_files(
     folder = Path(os.environ["FUSIONJAX_SHARED_DATA"]) / FOLDERS[name]
     config = schema.Data(name=name, source_dir=str(folder), cache_dir=str(tmp_path))
     shop, said = prepared(config)
-    kg = knowledge_graph(shop, build_graph(shop, config.graph, config.split))
-    assert (len(kg.train), len(kg.valid), len(kg.test)) == splits  # so no triple stands in two
-    assert (len(kg.entities), len(kg.relations)) == (entities, relations)
-    assert shop.triples is not None and kg.entities.tolist() == shop.triples.entities.tolist()
-    if negatives is None:
-        assert kg.valid_negatives is None and kg.test_negatives is None
-    else:
-        assert kg.valid_negatives is not None and kg.test_negatives is not None
-        assert (len(kg.valid_negatives), len(kg.test_negatives)) == negatives
-    assert sum(map(bool, kg.entity_text or [])) == words
-    assert len(set(range(entities)) - set(kg.train[:, [0, 2]].ravel().tolist())) == unseen
+    graph = build_graph(shop, config.graph, config.split)
+    assert tuple(len(graph.triples(split)) for split in (TRAIN, VALID, TEST)) == splits  # so no triple stands in two
+    assert (len(graph.entities), len(graph.relations)) == (entities, relations)
+    assert shop.triples is not None and graph.entities.tolist() == shop.triples.entities.tolist()
+    false = [false_triples(shop, graph, split) for split in (VALID, TEST)]
+    assert [part if part is None else len(part) for part in false] == list(negatives or (None, None))
+    assert sum(map(bool, entity_words(shop, graph)[1] or [])) == words
+    assert len(set(range(entities)) - set(graph.triples(TRAIN)[:, [0, 2]].ravel().tolist())) == unseen
     assert not any("has too" in line for line in said)
-    assert not any("\r" in str(entity) for entity in kg.entities)
+    assert not any("\r" in str(entity) for entity in graph.entities)
 
 
 @SHARED

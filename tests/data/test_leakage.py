@@ -17,7 +17,7 @@ from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Events, Judgments, Products, Queries, Shop, Triples, Users
 from fusionjax.data.shop import text_column as texts
 from fusionjax.data.split import assign_splits
-from fusionjax.evaluation.tasks import recommendation_cases
+from fusionjax.tasks.recommendation import recommendation_cases
 from fusionjax.training.state import catalogue
 from tests.shops import ON
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from fusionjax.evaluation.classification import (
     Labelled,
     best_threshold,
-    classification_baselines,
     classify,
     corrupted,
 )
@@ -81,25 +80,6 @@ def test_one_threshold_for_all() -> None:
     assert classify(backwards, test, by="logistic").fallback == -np.inf
     for true in (True, False):
         assert classify(labelled((1.0, 0, true)), test, by="logistic").fallback == (-np.inf if true else np.inf)
-
-
-def test_baselines() -> None:
-    train = np.array([[0, 0, 1], [2, 0, 1], [3, 0, 4], [0, 1, 1]])
-    valid = np.array([[5, 0, 1], [3, 0, 4]]), np.array([[5, 0, 6], [0, 0, 2]])
-    test = np.array([[6, 0, 1], [6, 1, 2]]), np.array([[2, 0, 4], [6, 0, 3]])
-    found = classification_baselines(train, valid, test)
-    assert list(found) == ["always_true", "tail_frequency", "end_frequency"]
-    simple = found["always_true"]
-    assert (simple.accuracy, simple.precision, simple.recall) == (0.5, 0.5, 1.0) and simple.f1 == 2 / 3
-    # Valid: tails seen 2, 1, 0, 0 times: the threshold is 1/2. Test: 2, then (relation 1, tail 2) never, 1, 0.
-    assert found["tail_frequency"].thresholds == {0: 0.5}
-    assert found["tail_frequency"].called_true.tolist() == [True, False, True, False]
-    for by in ("all", "logistic"):
-        given_by = classification_baselines(train, valid, test, by=by, negatives="corrupted")["tail_frequency"]
-        assert (given_by.by, given_by.negatives, given_by.thresholds) == (by, "corrupted", {})
-    # Triples of the end's relation only: (5, 0) 0 and (·, 0, 1) 2; (3, 0) 1 and (·, 0, 4) 1; 0 and 0; (0, 0) 1 and 0.
-    expected = np.log([3, 4, 1, 2])
-    np.testing.assert_allclose(found["end_frequency"].thresholds[0], (expected[0] + expected[3]) / 2)
 
 
 def test_corrupted_triples_are_false_and_differ_in_one_end() -> None:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionjax.evaluation import counting
-from fusionjax.evaluation.baselines import link_prediction_baselines
 from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan, evaluate_link_prediction
 from fusionjax.evaluation.metrics import Result
 
@@ -197,16 +196,3 @@ def test_wrong_triples_are_refused() -> None:
         evaluate_link_prediction(constant, constant, np.zeros((2, 2)), KNOWN, 5, params=None)
     with pytest.raises(ValueError, match="expected within 0 … 4"):
         evaluate_link_prediction(constant, constant, np.array([[0, 0, 5]]), KNOWN, 5, params=None)
-
-
-def test_baselines_count_the_relation_in_training_only() -> None:
-    results = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
-    assert list(results) == ["random", "popularity"]
-    popularity = results["popularity"]
-    # Tails of relation 0 in train: 1 once, 2 twice. (0, 0, ?): rivals of 3 are 0 alone, both never seen: tie.
-    # Tails of relation 1: 4 once, first.
-    assert ranks(popularity, "tail").tolist() == [1.5, 1.0]
-    # Heads of relation 0: 0 twice, 3 once: 0 leads. Heads of relation 1: 1 once but known and left out; the four others tie.
-    assert ranks(popularity, "head").tolist() == [1.0, 2.5]
-    again = link_prediction_baselines(TRAIN, TEST, KNOWN, 5, seed=1)
-    assert again["random"].metrics == results["random"].metrics

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusionjax.errors import UserError
 from fusionjax.evaluation import metrics
 from fusionjax.evaluation.ranking import Ragged
+from fusionjax.evaluation.scores import Examples
 
 
 def one(count: int) -> Ragged:
@@ -107,3 +109,70 @@ def test_segments_hold_a_third_of_the_events_each() -> None:
     names = [metrics.SEGMENTS[code] for code in metrics.popularity_segments(counts)]
     assert names == ["tail", "head", "cold", "middle", "middle", "tail", "tail", "cold"]
     assert metrics.popularity_segments(np.zeros(2, int)).tolist() == [metrics.COLD, metrics.COLD]
+
+
+# ---------------------------------------------------------------------------------------------------------------- by name
+def test_average_precision_by_hand() -> None:
+    # Targets at 1, 4, 12: precisions 1, 2/4, 3/12.
+    targets, ranks = one(3), np.array([4.0, 1.0, 12.0])
+    np.testing.assert_allclose(metrics.average_precision(targets, ranks), [(1 + 0.5 + 0.25) / 3], rtol=1e-12)
+    np.testing.assert_allclose(metrics.average_precision(targets, ranks, 10), [(1 + 0.5) / 3], rtol=1e-12)
+    np.testing.assert_allclose(metrics.average_precision(targets, ranks, 2), [1 / 2], rtol=1e-12)  # at most two are asked for
+    assert metrics.average_precision(one(2), np.array([1.5, 1.5]))[0] == 1.0  # tied at the top
+    assert np.isnan(metrics.average_precision(one(0), np.zeros(0))[0])
+
+
+def _two_triples(candidates: np.ndarray | None) -> Examples:
+    return Examples("link_prediction", np.arange(2), np.array([0, 2, 4]), np.arange(4), candidates=candidates)
+
+
+def test_metrics_of_link_prediction_by_name() -> None:
+    asked, ranks = _two_triples(np.array([11, 21, 11, 21])), np.array([1.0, 5.0, 2.0, 10.0])
+    names = ("mr", "mrr@4", "hits@5", "amri", "map", "precision@5")
+    found = {name: metrics.mean(values) for name, values in metrics.per_example(asked, ranks, names=names).items()}
+    # Others above: 0, 4, 1, 9; by chance 5, 10, 5, 10.
+    expected = {"mr": 4.5, "mrr@4": (1 + 0.5) / 4, "hits@5": 0.75, "amri": 1 - 14 / 30, "precision@5": 3 / 20}
+    assert found == pytest.approx({**expected, "map": (1 + 0.2 + 0.5 + 0.1) / 4}, abs=1e-12)
+    with pytest.raises(ValueError, match="amri needs the number of candidates"):
+        metrics.per_example(_two_triples(None), ranks, names=["amri"])
+    perfect = metrics.per_example(asked, np.ones(4), names=["amri"])["amri"]
+    assert perfect.tolist() == [1.0, 1.0]
+
+
+def test_random_scores_have_an_adjusted_index_of_zero() -> None:
+    random = np.random.default_rng(0)
+    n = 4000
+    candidates = random.integers(2, 500, 2 * n)
+    ranks = np.floor(random.random(2 * n) * candidates) + 1
+    asked = Examples("link_prediction", np.arange(n), np.arange(n + 1) * 2, np.zeros(2 * n, int), candidates=candidates)
+    values = metrics.per_example(asked, ranks, names=["amri"])["amri"]
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(n)
+
+
+def test_search_counts_what_is_relevant() -> None:
+    asked = Examples("search", np.arange(1), np.array([0, 3]), np.arange(3), np.array([0.0, 2.0, 1.0]))
+    found = metrics.per_example(asked, np.array([1.0, 2.0, 4.0]), names=["map", "mr", "recall@2", "ndcg@5"])
+    assert (found["map"][0], found["mr"][0], found["recall@2"][0]) == (0.5, 3.0, 0.5)
+    np.testing.assert_allclose(found["ndcg@5"], (2 / np.log2(3) + 1 / np.log2(5)) / (2 + 1 / np.log2(3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hit@5", r"no metric 'hit@5'; did you mean 'hits@\d+'\?"),
+        ("hits", "no metric 'hits': it needs a cut-off, such as hits@10"),
+        ("mr@10", "no metric 'mr@10': it has no cut-off: mr"),
+        ("ndcg@0", "its cut-off must be a whole number from 1, such as ndcg@10"),
+        ("ndcg@x", "its cut-off must be a whole number"),
+        ("map@05", "its cut-off must be a whole number"),
+        ("ndgc@10", r"no metric 'ndgc@10'; did you mean 'ndcg@10'\?"),
+    ],
+)
+def test_a_metric_that_there_is_not(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        metrics.check_name("search", name)
+
+
+def test_directions() -> None:
+    assert not metrics.higher_is_better("mr") and metrics.higher_is_better("amri") and metrics.higher_is_better("mrr/tail")
+    assert not metrics.higher_is_better("mr/unseen") and metrics.higher_is_better("triples")

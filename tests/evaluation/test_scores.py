@@ -14,11 +14,12 @@ from fusionjax.config import schema
 from fusionjax.data.shop import TEST
 from fusionjax.errors import UserError
 from fusionjax.evaluation import scores
-from fusionjax.evaluation.metrics import Result, mean
-from fusionjax.evaluation.scores import Examples, Segment, per_example
-from fusionjax.evaluation.tasks import evaluate_model
+from fusionjax.evaluation.metrics import Result, mean, per_example
+from fusionjax.evaluation.scores import CORRECT, Examples, Measure, Segment
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
+from fusionjax.tasks.evaluator import Evaluator
+from fusionjax.tasks.predictor import JointPredictor
 from tests.shops import tiny_inputs, tiny_run
 
 NAN = float("nan")
@@ -41,7 +42,7 @@ def test_recommendation_by_hand() -> None:
     assert found["mrr"].tolist() == [1 / 2, 1.0, 1 / 4] and found["recall@10"].tolist() == [0.5, 1.0, 0.5]
     ideal = 1 + 1 / np.log2(3)
     np.testing.assert_allclose(found["ndcg@10"], [1 / np.log2(3) / ideal, 1.0, 1 / np.log2(5) / ideal], rtol=1e-12)
-    assert set(per_example(examples(), RANKS, ks=(1,))) == {"mrr", "recall@1", "ndcg@1"}
+    assert set(per_example(examples(), RANKS, names=("mrr", "ndcg@1"))) == {"mrr", "ndcg@1"}
 
 
 def test_a_segment_of_targets_by_hand() -> None:
@@ -129,7 +130,7 @@ def test_what_does_not_fit_is_refused(call: Callable[[], object], message: str) 
 def test_methods_measured_on_other_examples_are_refused() -> None:
     one = Result({}, {}, examples=examples(), ranks=RANKS)
     other = dataclasses.replace(one, examples=examples(target=np.arange(5)[::-1]))
-    assert list(scores.scores_of({"model": one, "bm25": one}).ranks) == ["model", "bm25"]
+    assert list(scores.scores_of({"model": one, "bm25": one}).values) == ["model", "bm25"]
     with pytest.raises(ValueError, match="bm25 was measured on other examples than model"):
         scores.scores_of({"model": one, "bm25": other})
 
@@ -188,7 +189,7 @@ def test_what_a_study_stores_names_no_target_and_gives_the_same_metrics(tmp_path
     blind = scores.load_examples(tmp_path / "e.npz")
     assert set(blind.target.tolist()) == {-1} and blind.digest() == asked.digest()
     for segment in (None, ("part", PARTS.labels[0])):
-        ours, theirs = (scores.per_example(each, RANKS[: len(asked.target)], segment) for each in (asked, blind))
+        ours, theirs = (per_example(each, RANKS[: len(asked.target)], segment) for each in (asked, blind))
         assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
     scores.save_examples(tmp_path / "again.npz", blind)
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "e.npz").read_bytes()
@@ -201,8 +202,8 @@ def test_ranks_round_trip_in_the_smallest_type(tmp_path: Path) -> None:
         "link_prediction": np.array([32768.0, 2.0**31 - 0.5]),
         "empty": np.zeros(0),
     }
-    scores.save_ranks(file, ranks)
-    found = scores.load_ranks(file)
+    scores.save_values(file, ranks)
+    found = scores.load_values(file)
     assert list(found) == list(ranks)
     assert all(np.array_equal(found[name], ranks[name]) and found[name].dtype == np.float64 for name in ranks)
     assert [np.load(file)[f"rank.{name}"].dtype for name in ranks] == [np.uint16, np.uint32, np.uint16]
@@ -213,7 +214,7 @@ def test_ranks_that_cannot_be_are_not_written(wrong: float, tmp_path: Path) -> N
     with pytest.raises(
         ValueError, match=r"search: ranks must be multiples of 1/2 from 1 to .* got (0.5|1.25|nan|inf|2147483648.0)"
     ):
-        scores.save_ranks(tmp_path / "r.npz", {"search": np.array([1.0, wrong, 2.0])})
+        scores.save_values(tmp_path / "r.npz", {"search": np.array([1.0, wrong, 2.0])})
     with pytest.raises(ValueError, match="model: 3 ranks for 5 targets"):
         scores.save_scores(tmp_path / "s.npz", examples(), {"model": np.ones(3)})
     assert not list(tmp_path.iterdir())
@@ -247,9 +248,9 @@ def test_damage_is_found_and_the_file_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"bad\.npz: damaged, or no file of scores"):
             scores.load_scores(bad)
     with pytest.raises(UserError, match=r"none\.npz: cannot be read: No such file"):
-        scores.load_ranks(tmp_path / "none.npz")
+        scores.load_values(tmp_path / "none.npz")
     with pytest.raises(UserError, match="holds scores in format 1, expected ranks"):
-        scores.load_ranks(file)
+        scores.load_values(file)
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
@@ -284,7 +285,8 @@ def test_stored_ranks_give_the_results_of_the_run_bit_for_bit(trained: tuple[Run
     assert sorted(file.name for file in home.scores.iterdir()) == [f"{task}.npz" for task in sorted(results["test"])]
     assert len(results["test"]) == 3
     best = serving.from_checkpoint(config, tiny_inputs(config), home)
-    live = evaluate_model(best.encoder, best.bank, tiny_inputs(config), config, TEST, config.evaluation.max_test)
+    inputs = tiny_inputs(config)
+    live = Evaluator(config, inputs).test(JointPredictor(best.encoder, best.bank, inputs))
     for task, metrics in results["test"].items():
         asked, ranks = scores.load_scores(home.scores / f"{task}.npz")
         assert list(ranks) == ["model", *results["baselines"][task]] and 0 < len(asked) <= 40
@@ -333,22 +335,73 @@ def test_baselines_alone_and_measuring_again_give_the_same(trained: tuple[RunFol
     assert {file.name: file.read_bytes() for file in home.scores.iterdir()} == before
 
 
-def test_the_table_of_categories_and_directions() -> None:
-    category = scores.Segment(("1-1", "1-N", "N-1"), np.array([0, 1, 0, -1]), of="example")
-    direction = scores.Segment(scores.DIRECTIONS, np.tile(np.arange(2), 4), of="target")
-    asked = scores.Examples(
-        "link_prediction",
-        np.arange(4),
-        np.arange(5) * 2,
-        np.arange(8),
-        segments={"relation_category": category, "direction": direction},
+# ------------------------------------------------------------------------------------------------------------ plain values
+MONEY = Measure("money", unit="EUR")
+LOSS = Measure("log_loss", higher_is_better=False, unit="nats")
+LABELS = np.array([1, 1, 1, 0, 0, 0])
+RIGHT = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+
+
+def told(**more: Any) -> Examples:
+    kind = Segment(("a", "b"), np.array([0, 0, 0, 0, 1, 1], np.int8), of="example")
+    given = {"grade": LABELS.astype(float), "segments": {"kind": kind}, "measures": (CORRECT,), **more}
+    return Examples("triple_classification", np.arange(6), np.arange(7), LABELS, **given)
+
+
+def test_right_and_wrong_answers_by_hand() -> None:
+    # Called true: 0, 1 (right), 4 and 5 (wrong). Precision 2/4, recall 2/3, F1 4/7.
+    found = per_example(told(), RIGHT[:, None])
+    assert list(found) == ["accuracy", "f1", "precision", "recall"]
+    means = {name: mean(values) for name, values in found.items()}
+    assert means == pytest.approx({"accuracy": 0.5, "f1": 4 / 7, "precision": 0.5, "recall": 2 / 3}, abs=1e-12)
+    inside = {name: mean(values) for name, values in per_example(told(), RIGHT[:, None], ("kind", "a")).items()}
+    assert inside == pytest.approx({"accuracy": 0.75, "f1": 0.8, "precision": 1.0, "recall": 2 / 3}, abs=1e-12)
+    assert np.isnan(found["recall"][3:]).all()
+    nothing = np.where(LABELS == 1, 0.0, 1.0)[:, None]  # all called false
+    assert mean(per_example(told(), nothing, names=["f1"])["f1"]) == 0.0
+
+
+def test_the_spread_of_linearised_f1_is_that_of_resampled_f1() -> None:
+    random = np.random.default_rng(0)
+    label, right = random.integers(0, 2, 2000), (random.random(2000) < 0.8).astype(float)
+    asked = Examples("t", np.arange(2000), np.arange(2001), label, label.astype(float), measures=(CORRECT,))
+    values = per_example(asked, right[:, None], names=["f1"])["f1"]
+    rows = random.integers(0, 2000, (1000, 2000))
+    hits = (right * label)[rows].sum(1)
+    called = np.where(label == 1, right, 1 - right)[rows].sum(1)
+    resampled = 2 * hits / (called + label[rows].sum(1))
+    assert np.std(values) / np.sqrt(2000) == pytest.approx(resampled.std(), rel=0.1)
+
+
+def test_measures_are_metrics_by_their_own_name() -> None:
+    asked = told(measures=(MONEY, LOSS), grade=None)
+    values = np.stack([np.arange(6.0), np.linspace(0.1, 0.6, 6)], axis=1)
+    found = per_example(asked, values)
+    assert found["money"].tolist() == values[:, 0].tolist() and found["log_loss"].tolist() == values[:, 1].tolist()
+    with pytest.raises(UserError, match="no metric 'mony'; did you mean 'money'"):
+        per_example(asked, values, names=["mony"])
+    with pytest.raises(ValueError, match=r"values of shape \[6, 1\], expected \[6, 2\]"):
+        per_example(asked, values[:, :1])
+
+
+def test_plain_values_round_trip_beside_ranks(tmp_path: Path) -> None:
+    both = np.stack([np.arange(6.0) + 0.1, np.full(6, NAN)], axis=1)
+    for measures, values, dtype in (((CORRECT,), RIGHT[:, None], np.uint8), ((MONEY, LOSS), both, np.float64)):
+        asked = told(measures=measures, candidates=np.full(6, 9))
+        scores.save_scores(tmp_path / "s.npz", asked, {"model": values})
+        stored, found = scores.load_scores(tmp_path / "s.npz")
+        assert (
+            equal(stored, asked) and stored.measures == measures and np.load(tmp_path / "s.npz")["value.model"].dtype == dtype
+        )
+        np.testing.assert_array_equal(found["model"], values)
+        scores.save_examples(tmp_path / "e.npz", asked)
+        blind = scores.load_examples(tmp_path / "e.npz")
+        assert blind.measures == measures and blind.digest() == asked.digest() and blind.candidates is not None
+    scores.save_values(tmp_path / "v.npz", {"link_prediction": RANKS, "triple_classification": RIGHT[:, None]})
+    found = scores.load_values(tmp_path / "v.npz")
+    assert (
+        found["link_prediction"].tolist() == RANKS.tolist()
+        and found["triple_classification"].tolist() == RIGHT[:, None].tolist()
     )
-    ranks = np.array([1.0, 20.0, 2.0, 4.0, 12.0, 5.0, 1.0, 1.0])  # tail, head of each triple
-    found = scores.by_direction(asked, ranks)
-    assert list(found) == ["head", "tail"] and list(found["head"]) == ["1-1", "1-N", "N-1"]
-    assert found["tail"]["1-1"]["mrr"] == (1 + 1 / 12) / 2 and found["tail"]["1-1"]["hits@10"] == 0.5
-    assert found["head"]["1-1"]["mrr"] == (1 / 20 + 1 / 5) / 2 and found["head"]["1-1"]["questions"] == 2.0
-    assert found["head"]["1-N"]["mrr"] == 1 / 4 and found["head"]["1-N"]["hits@3"] == 0.0
-    assert np.isnan(found["tail"]["N-1"]["mrr"]) and found["tail"]["N-1"]["questions"] == 0.0
-    with pytest.raises(ValueError, match="'direction' and 'relation'"):
-        scores.by_direction(asked, ranks, "relation")
+    with pytest.raises(ValueError, match="plain values need one target an example"):
+        dataclasses.replace(examples(), measures=(CORRECT,))

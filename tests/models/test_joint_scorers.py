@@ -1,61 +1,40 @@
-"""The product graph's scorers in the joint model: tables, first values, scores."""
+"""Entities and relations as every run has them: tables, first values, vectors."""
 
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.models.joint import JointModel, Layout
-from fusionjax.models.scorers import SCORERS
+from fusionjax.models.entities import EntityModel, Features
+from fusionjax.models.scorers import SCORERS, Init, Sizes, make_scorer
 
-GRAPH = Layout(
-    dim=8,
-    sources=(),
-    n_products=0,
-    n_entities=6,
-    n_relations=3,
-    encoder=None,
-    pooling="mean",
-    max_length=8,
-    entity_dim=8,
-    scorer="transe",
-    norm=2,
-    margin=9.0,
-    align=False,
-    query=False,
-    user=False,
-    history=1,
-    user_layers=1,
-    user_heads=1,
-    user_dropout=0.0,
-    n_kinds=0,
-    profile_sizes=(),
-    recency=False,
-    temperature=0.05,
-)
+HOW = Init("normal", 0.1)
+NOTHING = Features(jnp.zeros((6, 0)), jnp.zeros((6, 0)), jnp.ones(6))
 
 
-@pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("tucker", "conve")])
-def test_relations_have_the_width_of_their_scorer(name: str) -> None:
-    model = JointModel(dataclasses.replace(GRAPH, scorer=name))
-    variables: Any = model.init(jax.random.key(0))
-    entities, relations = (variables["params"][table]["embedding"] for table in ("entities", "relations"))
-    scorer = model.layout.triples
-    assert entities.shape == (6, 8) and relations.shape == (3, scorer.relation_width)
-    found: Any = model.apply(variables, entities[:3], relations, entities[3:], method="score")
-    assert np.allclose(found, scorer.score(entities[:3], relations, entities[3:]))
+def entities_of(name: str, **changes: Any) -> EntityModel:
+    return EntityModel(make_scorer(name, Sizes(16, height=4)), 6, 3, reciprocal=False, how=HOW, **changes)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_tables_have_the_width_of_their_scorer(name: str) -> None:
+    model = entities_of(name)
+    params = model.init(jax.random.key(0))
+    assert params["entities"].shape == (6, model.scorer.entity_width)
+    assert params["relations"].shape == (3, model.scorer.relation_width)
+    assert ("shared" in params) == (name in ("tucker", "conve"))
+    found = model.rows(params, NOTHING, jnp.array([4, 1]))
+    assert np.array_equal(found, params["entities"][jnp.array([4, 1])])
+
+
+def test_a_table_that_only_towers_read_has_no_relations() -> None:
+    assert set(dataclasses.replace(entities_of("distmult"), n_relations=0).init(jax.random.key(0))) == {"entities"}
 
 
 def test_first_values_are_normal_with_a_tenth() -> None:
-    class Table(nn.Module):
-        @nn.compact
-        def __call__(self) -> None:
-            nn.Embed(6, 8, embedding_init=nn.initializers.normal(0.1), name="entities")(jnp.zeros(1, jnp.int32))
-
-    models: list[Any] = [JointModel(GRAPH), Table()]
-    found, expected = (model.init(jax.random.key(0))["params"]["entities"]["embedding"] for model in models)
-    assert np.array_equal(found, expected)
+    model = dataclasses.replace(entities_of("transe"), n_entities=5000)
+    table = np.asarray(model.init(jax.random.key(0))["entities"])
+    assert abs(table.std() - 0.1) < 0.002 and abs(table.mean()) < 0.002

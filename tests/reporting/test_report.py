@@ -14,7 +14,8 @@ import pytest
 
 from fusionjax.data.clean import Effect
 from fusionjax.reporting import plots, report
-from fusionjax.reporting.report import Examples, QueryExample, Shown, UserExample, verdict
+from fusionjax.reporting.report import Examples, QueryExample, UserExample, verdict
+from fusionjax.tasks.base import Shown
 
 NASTY = "<script>alert('x')</script> & \"T恤\" <b>男</b>"
 RESULTS: dict[str, Any] = {

@@ -85,7 +85,7 @@ def made(
         baselines=tuple(baselines),
         axis_values={row: {"sources": row.replace("shuffled_", ""), "graph": _graph(row)} for row in strength},
         records=records,
-        ranks=ranks,
+        values=ranks,
         examples={task: examples[task] for task in tasks},
         missing=tuple((row, seed) for row in strength for seed in seeds if (row, seed) in absent),
         failures={key: error for key, error in (failures or {}).items()},

@@ -12,7 +12,7 @@ BASE = """
     data: {demo_shop: {products: 80, users: 60, queries: 40}}
     model: {dim: 16, entity: {dim: 16}, product: {sources: [entity]}, user: {history: 8, layers: 1, heads: 2}}
     objectives:
-      link_prediction: {batch_size: 16, negatives: 8}
+      link_prediction: {batch_size: 16, negatives: {number: 8}}
       alignment: {weight: 0}
       query_product: {weight: 0}
       next_product: {batch_size: 16}

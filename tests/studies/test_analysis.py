@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from fusionjax.errors import UserError
-from fusionjax.evaluation.scores import per_example
+from fusionjax.evaluation.metrics import per_example
 from fusionjax.studies.analysis import Analysis, Comparison, Estimate, Table, analyse, from_json, to_json
+from fusionjax.studies.findings import best_row, findings
+from fusionjax.studies.grids import differences_grid, results_grid
 from tests.studies.made import BASELINES, REFERENCE, SEEDS, STRENGTH, made
 
 MAIN = ("recommendation", "ndcg@10")
@@ -55,7 +57,7 @@ def test_estimates_and_differences_are_means_of_the_examples(analysis: Analysis,
     table = analysis.table(*MAIN, segment)
 
     def values(row: str, seed: int | None) -> np.ndarray:
-        return per_example(examples, collected.ranks[row, seed]["recommendation"], segment)["ndcg@10"]
+        return per_example(examples, collected.values[row, seed]["recommendation"], segment)["ndcg@10"]
 
     reference = np.array([np.nanmean(values(REFERENCE, seed)) for seed in SEEDS])
     means = np.array([np.nanmean(values("graph", seed)) for seed in SEEDS])
@@ -148,7 +150,7 @@ def test_what_was_not_measured_is_said_to_be() -> None:
     # A row trained for one task only, and seeds that no two rows share.
     collected = made(segments=())
     for seed in SEEDS:
-        del collected.ranks["graph", seed]["link_prediction"]
+        del collected.values["graph", seed]["link_prediction"]
     assert analyse(collected).table("link_prediction", "mrr").entries["graph"].estimate is None
     apart = analyse(made(segments=(), missing=(("graph", 0), ("graph", 1), (REFERENCE, 2)))).table(*MAIN)
     assert estimated(apart, "graph").seeds == 1 and apart.entries["graph"].comparison is None
@@ -157,7 +159,7 @@ def test_what_was_not_measured_is_said_to_be() -> None:
 def test_equal_rows_differ_by_exactly_nothing() -> None:
     collected = made(segments=())
     for seed in SEEDS:
-        collected.ranks["graph", seed] = collected.ranks[REFERENCE, seed]
+        collected.values["graph", seed] = collected.values[REFERENCE, seed]
     found = compared(analyse(collected).table(*MAIN), "graph")
     assert (found.difference, found.low, found.high, found.p, found.effect_size) == (0.0, 0.0, 0.0, 1.0, None)
     assert not found.significant
@@ -215,3 +217,19 @@ def test_tasks_nobody_was_measured_on_are_left_out() -> None:
     collected = made()
     found = analyse(dataclasses.replace(collected, examples={"link_prediction": collected.examples["link_prediction"]}))
     assert list(found.tasks()) == ["link_prediction"]
+
+
+def test_where_less_is_better_the_lowest_is_the_best() -> None:
+    found = made(tasks={"recommendation": ("mr", "mrr")})
+    less = analyse(found)
+    table = less.table("recommendation", "mr")
+    assert not table.higher_is_better and less.table("recommendation", "mrr").higher_is_better
+    gain = table.entries["text + graph"].comparison
+    assert gain is not None and gain.difference < 0 and gain.significant and table.gain(gain.difference) > 0
+    assert best_row(less, table) == "text + graph"
+    text = " ".join(" ".join(map(str, [each.headline, *each.sentences])) for each in findings(found, less))
+    assert "lowest is **text + graph**" in text and "**better** than the reference" in text
+    cells = {name: row[0] for block in results_grid(less, "recommendation").blocks for name, row in block.rows}
+    assert cells["text + graph"].place == 1
+    assert "Negative: better" in " ".join(differences_grid(less, "recommendation", "mr").notes)
+    assert from_json(to_json(less)) == less and "higher_is_better" not in to_json(analyse(made()))

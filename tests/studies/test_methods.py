@@ -52,7 +52,7 @@ def test_what_is_used_is_named_and_cited() -> None:
     ("config", "there", "absent"),
     [
         ({"model": {"entity": {"scorer": "complex"}}}, "@trouillon2016complex", "transe [@"),
-        ({"train": {"steps": 10, "optimiser": {"name": "adagrad"}}}, "@duchi2011adagrad", "AdamW"),
+        ({"train": {"steps": 10, "optimiser": {"name": "adagrad_optax"}}}, "@duchi2011adagrad", "AdamW"),
         ({"objectives": {"next_product": {"softmax": "sampled"}}}, "logQ", "over the whole catalogue"),
         ({"objectives": {"next_product": {"weight": 0}}}, "InfoNCE", "SASRec"),
         (

@@ -1,13 +1,18 @@
 """From a study file to cells, and every mistake a study file can hold."""
 
+import dataclasses
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fusionjax.config.naming import cell_digest
 from fusionjax.config.study import dump_study, load_study
 from fusionjax.errors import UserError
-from fusionjax.studies.plan import cell_digest, make_plan, slug
+from fusionjax.evaluation.scores import Examples
+from fusionjax.studies.folder import StudyFolder
+from fusionjax.studies.plan import make_plan, slug
 
 STUDY = """
     question: Does it help?
@@ -73,7 +78,7 @@ def test_places_change_no_digest_and_other_overrides_are_refused(tmp_path: Path)
     here, there = make_plan(tmp_path), make_plan(tmp_path, ["data.source_dir=elsewhere"])
     assert there.cells[0].config.data.source_dir == "elsewhere"
     assert [cell.digest for cell in here.cells] == [cell.digest for cell in there.cells]
-    assert cell_digest(there.cells[0].config.model_dump(mode="json")) == there.cells[0].digest
+    assert cell_digest(there.cells[0].config) == there.cells[0].digest
     with pytest.raises(UserError, match=r"command line: train.steps: a study is what its file says"):
         make_plan(tmp_path, ["train.steps=3"])
 
@@ -91,6 +96,9 @@ def test_places_change_no_digest_and_other_overrides_are_refused(tmp_path: Path)
         ("seeds: [0, 1]\n", "\n", r"seeds"),
         ("base: base.yaml", "base: bas.yaml", r"study.yaml:3: base: no such config file"),
         ("[mrr, hits@10]", "[mrr, hist@10]", r"tasks.link_prediction: no metric 'hist@10'; did you mean 'hits@10'"),
+        ("[mrr, hits@10]", "[mrr, hits]", r"study.yaml:12: tasks.link_prediction: no metric 'hits': it needs a cut-off"),
+        ("{link_prediction: [mrr,", "{triple_classification: [f2,", r"no metric 'f2'; did you mean 'f1'"),
+        ("seeds: [0, 1]", "seeds: [0]\n    segments: [degree, history]", r"segments: no task of the study has 'history'"),
         ("link_prediction: [", "link_predicton: [", r"study.yaml:12: tasks.*link_prediction"),
         ("question:", "questoin:", r"study.yaml:2: questoin: unknown key; did you mean 'question'"),
         ("design: grid", "design: gird", r"design: expected one of .*did you mean 'grid'"),
@@ -104,6 +112,32 @@ def test_a_mistake_says_where_and_what_was_meant(tmp_path: Path, old: str, new: 
     assert old in STUDY
     with pytest.raises(UserError, match=message):
         make_plan(write(tmp_path, STUDY.replace(old, new)))
+
+
+def test_any_metric_of_stored_values_may_be_named(tmp_path: Path) -> None:
+    plan = make_plan(write(tmp_path, STUDY.replace("[mrr, hits@10]", "[hits@5, map, amri, mr, recall@50]")))
+    assert plan.study.tasks["link_prediction"][2] == "amri"
+    older = Examples("link_prediction", np.arange(1), np.array([0, 2]), np.zeros(2, int))
+    StudyFolder(tmp_path).save_examples(older)
+    with pytest.raises(UserError, match=r"study.yaml:12: .*no metric 'amri': the scores stored here lack the number of cand"):
+        make_plan(tmp_path)
+    StudyFolder(tmp_path).save_examples(dataclasses.replace(older, candidates=np.array([5, 5])))
+    make_plan(tmp_path)
+
+
+def test_a_task_that_no_row_is_trained_for_is_refused(tmp_path: Path) -> None:
+    base = "train: {steps: 5}\nobjectives: {link_prediction: {weight: 0}}\n"
+    with pytest.raises(UserError, match=r"study.yaml:12: tasks.link_prediction: no row measures it: it needs objectives\.link"):
+        make_plan(write(tmp_path, base=base))
+    with pytest.raises(UserError, match=r"tasks.link_prediction: no row measures it"):
+        make_plan(write(tmp_path, base="train: {steps: 5}\nevaluation: {tasks: [search]}\n"))
+
+
+@pytest.mark.parametrize("change", ["data.name: amazon_beauty", "evaluation.max_test: 10"])
+def test_rows_measured_on_different_examples_are_refused(tmp_path: Path, change: str) -> None:
+    study = STUDY.replace("model.dim: 32, model.entity.dim: 32", change)
+    with pytest.raises(UserError, match=rf"row 'on / wide' has {change.split(':')[0]} .* cannot stand in one table"):
+        make_plan(write(tmp_path, study))
 
 
 def test_a_mistake_of_the_base_is_said_once(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_cell_is_run_and_stored_with_its_origin(finished: Path) -> None:
     plan, folder = make_plan(finished), StudyFolder(finished)
     found = collect(plan, folder)
     assert (
-        not found.missing and not found.failures and set(found.ranks) == {(row, seed) for row in plan.rows for seed in (0, 1)}
+        not found.missing and not found.failures and set(found.values) == {(row, seed) for row in plan.rows for seed in (0, 1)}
     )
     record = found.records["real", 1]
     assert (record["row"], record["seed"], record["steps"]) == ("real", 1, 6)

@@ -589,7 +589,7 @@ SEARCHED = """
       sampler: grid
       metric: recommendation/ndcg@10
 """
-TINY = BASE.replace("{batch_size: 16, negatives: 8}", "{weight: 0}").replace(", checkpoint_every: 3", "")
+TINY = BASE.replace("{batch_size: 16, negatives: {number: 8}}", "{weight: 0}").replace(", checkpoint_every: 3", "")
 
 
 @pytest.fixture

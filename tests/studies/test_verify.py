@@ -61,7 +61,7 @@ def test_changed_ranks_are_found_in_metrics_and_tables(reported: Path, capsys: p
     arrays[name] = np.where(arrays[name] > 3, arrays[name] - 1, arrays[name])
     np.savez(file, **arrays)
     code, said = verify(reported, capsys)
-    assert code == 1 and "in its record" in said and "by its ranks" in said and "analysis.json: differs" in said
+    assert code == 1 and "in its record" in said and "by its scores" in said and "analysis.json: differs" in said
 
 
 def test_a_changed_config_no_longer_has_its_digest(reported: Path, capsys: pytest.CaptureFixture[str]) -> None:

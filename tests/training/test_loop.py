@@ -13,26 +13,26 @@ import pytest
 
 from fusionjax import cli, runs
 from fusionjax.config import dump_run, schema
-from fusionjax.errors import UserError
+from fusionjax.errors import NonFiniteLoss, UserError
+from fusionjax.evaluation import evaluator
 from fusionjax.evaluation.metrics import Result
 from fusionjax.runs import RunFolder
-from fusionjax.training import loop
+from fusionjax.training import steps as driver
 from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.loop import NonFiniteLoss, Trained, build_model, train
+from fusionjax.training.journal import Trained
 from fusionjax.training.state import best_shapes
-from tests.shops import ONLY_GRAPH, fresh_state, tiny_inputs, tiny_run
+from tests.shops import ONLY_GRAPH, fresh_state, model_of, tiny_inputs, tiny_run, train_alone
 
 
 def trained(config: schema.Run, folder: Path) -> tuple[Trained, RunFolder, list[str]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    run, said = RunFolder(folder), []
-    return train(config, tiny_inputs(config), run, said.append), run, said
+    said: list[str] = []
+    return train_alone(config, folder, said.append), RunFolder(folder), said
 
 
 def best(config: schema.Run, run: RunFolder) -> tuple[int, Any]:
     checkpoints = Checkpoints(run.checkpoints)
     try:
-        step, params, bank = checkpoints.load_best(*best_shapes(build_model(config, tiny_inputs(config))))
+        step, params, bank = checkpoints.load_best(*best_shapes(model_of(config, tiny_inputs(config))))
     finally:
         checkpoints.close()
     return step, (params, bank)
@@ -118,7 +118,7 @@ def test_best_is_kept_and_patience_stops(tmp_path: Path, monkeypatch: pytest.Mon
         seen.append(jax.tree.map(np.asarray, encoder.params))
         return {"link_prediction": Result(metrics={"mrr": next(values)}, per_example={}, settings={})}
 
-    monkeypatch.setattr(loop, "evaluate_model", measured)
+    monkeypatch.setattr(evaluator, "evaluate_model", measured)
     config = tiny_run(*ONLY_GRAPH, "train.steps=20", "train.validate_every=2", "train.patience=2")
     done, run, _ = trained(config, tmp_path / "run")
     assert done == Trained(steps=8, best_step=4, stopped_early=True, parameters=done.parameters)
@@ -175,7 +175,7 @@ def test_divergence_then_resumption_then_nothing_left_to_do(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    build_step, run = loop.build_step, RunFolder(tmp_path / "run")
+    build_step, run = driver.build_step, RunFolder(tmp_path / "run")
 
     def poisoned(*args: Any) -> Any:
         """The user tower breaks after step 3, so step 4 is the first whose loss is not finite."""
@@ -191,10 +191,10 @@ def test_divergence_then_resumption_then_nothing_left_to_do(
         return broken
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "build_step", poisoned)
+        patch.setattr(driver, "build_step", poisoned)
         assert command() == 1
     said = capfd.readouterr().err
-    assert "step 4: objective 'next_product' is not finite (nan); last good checkpoint: step 2." in said
+    assert "step 4: next_product is not finite (nan); last good checkpoint: step 2." in said
     assert "Traceback" not in said
     assert not run.results_file.exists()
 
@@ -221,7 +221,7 @@ def test_divergence_then_resumption_then_nothing_left_to_do(
 
 def test_a_learning_rate_far_too_high_stops_the_run(tmp_path: Path) -> None:
     rate = ("train.optimiser.learning_rate.tables=1e30", "train.optimiser.warmup_share=0", "train.checkpoint_every=10")
-    with pytest.raises(NonFiniteLoss, match=r"step 2: objective 'link_prediction' is not finite .*checkpoint: none yet"):
+    with pytest.raises(NonFiniteLoss, match=r"step 2: link_prediction is not finite .*checkpoint: none yet"):
         trained(tiny_run(*ONLY_GRAPH, *rate, "train.validate_every=10", "train.steps=10"), tmp_path / "run")
 
 
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="latest/0: this checkpoint does not fit the model of the config"):
             checkpoints.restore(fresh_state(wider, tiny_inputs(wider)))
         with pytest.raises(UserError, match="best/0: this checkpoint does not fit the model of the config"):
-            checkpoints.load_best(*best_shapes(build_model(wider, tiny_inputs(wider))))
+            checkpoints.load_best(*best_shapes(model_of(wider, tiny_inputs(wider))))
     finally:
         checkpoints.close()
 
@@ -260,7 +260,7 @@ def test_checkpoints_round_trip_and_few_are_kept(tmp_path: Path) -> None:
     memory = {"data": {"next_index": 3}, "best": 0.25, "best_step": 2, "since_best": 1, "stopped": False}
     try:
         with pytest.raises(UserError, match="no checkpoint there; train the run first"):
-            checkpoints.load_best(*best_shapes(build_model(config, tiny_inputs(config))))
+            checkpoints.load_best(*best_shapes(model_of(config, tiny_inputs(config))))
         assert checkpoints.restore(state) is None
         for step in (1, 2, 3):
             state = dataclasses.replace(state, step=jnp.asarray(step, jnp.int32))

@@ -9,14 +9,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource
 from fusionjax.errors import UserError
 from fusionjax.training import parallel
-from fusionjax.training.loop import build_model
-from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import TrainState, catalogue
-from fusionjax.training.step import build_step
-from tests.shops import ON, fresh_state, tiny_inputs, tiny_run
+from fusionjax.training.state import TrainState
+from fusionjax.training.stream import StepSource
+from tests.shops import ON, constants_of, fresh_state, numbers_for, step_of, tiny_inputs, tiny_run
 
 # Plain gradient steps: Adam's would turn a rounding error around zero into a whole step.
 PLAIN = (
@@ -32,13 +29,14 @@ def mesh_of(devices: int) -> Mesh:
 def run(config: schema.Run, devices: int, steps: int) -> tuple[list[dict[str, float]], TrainState, str]:
     """Metrics of each step, the last state, and the compiled program."""
     inputs, mesh = tiny_inputs(config), mesh_of(devices)
-    step = build_step(build_model(config, inputs), build_optimiser(config.train.optimiser, 100), config)
+    step = step_of(config, inputs)
     state = parallel.replicate(fresh_state(config, inputs), mesh)
-    source, places, rows = StepSource(inputs, config, steps), parallel.replicate(catalogue(inputs), mesh), []
+    source, places, rows = StepSource(inputs, config, steps), parallel.replicate(constants_of(config, inputs), mesh), []
     batch, key = parallel.shard_batch(source[0], mesh), parallel.replicate(jax.random.key(config.seed), mesh)
-    program = step.lower(state, batch, places, key).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    numbers = parallel.replicate(numbers_for(config), mesh)
+    program = step.lower(state, batch, places, key, numbers).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
     for number in range(steps):
-        state, metrics = step(state, parallel.shard_batch(source[number], mesh), places, key)
+        state, metrics = step(state, parallel.shard_batch(source[number], mesh), places, key, numbers)
         rows.append({name: float(value) for name, value in metrics.items()})
     return rows, state, program
 

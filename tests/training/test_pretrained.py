@@ -15,7 +15,6 @@ import fusionjax
 from fusionjax import pipeline
 from fusionjax.cli import main
 from fusionjax.config import load_run, schema
-from fusionjax.data.batches import StepSource, packed_rows
 from fusionjax.data.inputs import Inputs, build_inputs, texts_read
 from fusionjax.data.prepare import prepare
 from fusionjax.errors import UserError
@@ -23,15 +22,17 @@ from fusionjax.export import export
 from fusionjax.hub.sentence import Settings
 from fusionjax.losses import normalise
 from fusionjax.models.joint import JointModel
+from fusionjax.objectives import query_product
+from fusionjax.objectives.towers import Towers, catalogue
 from fusionjax.runs import RunFolder
 from fusionjax.text_encoder import TextEncoder
-from fusionjax.training.loop import build_model, run_optimiser
-from fusionjax.training.loss import _Step, joint_loss
-from fusionjax.training.state import TrainState, catalogue, create
-from fusionjax.training.step import build_step
+from fusionjax.training.loss import joint_loss
+from fusionjax.training.state import TrainState, create
+from fusionjax.training.steps import build_step
+from fusionjax.training.stream import StepSource, packed_rows
 from fusionjax.training.teacher import taught
 from fusionjax.training.tuning import is_trained, pretrained
-from tests.shops import CALM, TINY
+from tests.shops import CALM, TINY, model_of, numbers_for, run_optimiser
 from tests.tiny_bert import write_tiny_bert
 
 ONLY_SEARCH = (
@@ -59,7 +60,7 @@ class Prepared:
     def loss(self, params: Any = None, batch: Any = None) -> tuple[Any, Any]:
         """(loss, gradient) of step 0, dropout or not as the config says."""
         arguments = (params or self.state.params, self.state.bank, batch or self.batch, jax.random.key(1))
-        (loss, _), gradient = self.compiled(*arguments, catalogue(self.inputs))
+        (loss, _), gradient = self.compiled(*arguments, catalogue(self.inputs), numbers_for(self.config))
         return loss, gradient
 
     @property
@@ -73,8 +74,8 @@ def prepared(checkpoint: Path, folder: Path, *overrides: str, calm: bool = True)
     config = load_run(None, words)
     shop = prepare(config.data, log=lambda _: None).shop
     inputs = taught(build_inputs(shop, config, folder, log=lambda _: None), config, lambda _: None)
-    model = build_model(config, inputs)
-    state = create(model, run_optimiser(config, model, 100), config.seed)
+    model = model_of(config, inputs)
+    state = create(model, run_optimiser(config, model), False, config.seed)
     noise = np.random.Generator(np.random.Philox(1)).normal(size=state.bank.shape)
     state = dataclasses.replace(state, params=pretrained(state.params, config.text), bank=jnp.asarray(noise, jnp.float32))
     return Prepared(config, inputs, model, state, StepSource(inputs, config, 10)[0])
@@ -112,7 +113,7 @@ def test_memory_is_set_by_the_chunk(checkpoint: Path, tmp_path: Path) -> None:
             f"text.live={min(batch_size, 64)}",
             f"text.chunk={chunk}",
         )
-        arguments = (at.state.params, at.state.bank, at.batch, jax.random.key(1), catalogue(at.inputs))
+        arguments = (at.state.params, at.state.bank, at.batch, jax.random.key(1), catalogue(at.inputs), numbers_for(at.config))
         return at.compiled.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     whole, chunked = bytes_of(1024, 0), bytes_of(1024, 32)
@@ -132,8 +133,10 @@ def test_memory_is_set_by_the_chunk(checkpoint: Path, tmp_path: Path) -> None:
 def test_only_what_is_tuned_changes(checkpoint: Path, tmp_path: Path, words: tuple[str, ...], trained: tuple[str, ...]) -> None:
     at = prepared(checkpoint, tmp_path, "train.optimiser.warmup_share=0", *words)
     before = leaves(at.state.params)
-    optimiser = run_optimiser(at.config, at.model, 100)
-    state, _ = build_step(at.model, optimiser, at.config)(at.state, at.batch, catalogue(at.inputs), jax.random.key(0))
+    optimiser = run_optimiser(at.config, at.model)
+    state, _ = build_step(at.model, optimiser, at.config)(
+        at.state, at.batch, catalogue(at.inputs), jax.random.key(0), numbers_for(at.config)
+    )
     after = leaves(state.params)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     encoder = {name for name in changed if name.startswith("['encoder']")}
@@ -161,8 +164,10 @@ def test_lower_layers_learn_more_slowly(checkpoint: Path, tmp_path: Path) -> Non
             f"train.optimiser.layer_decay={decay}",
         )
         before = leaves(at.state.params)
-        optimiser = run_optimiser(at.config, at.model, 100)
-        state, _ = build_step(at.model, optimiser, at.config)(at.state, at.batch, catalogue(at.inputs), jax.random.key(0))
+        optimiser = run_optimiser(at.config, at.model)
+        state, _ = build_step(at.model, optimiser, at.config)(
+            at.state, at.batch, catalogue(at.inputs), jax.random.key(0), numbers_for(at.config)
+        )
         return {name: value - before[name] for name, value in leaves(state.params).items()}
 
     even, decayed = moved(1.0), moved(0.5)
@@ -242,13 +247,12 @@ def test_mined_negatives_are_near_wrong_and_beyond_the_margin(checkpoint: Path, 
         f"objectives.query_product.hard_negatives={{mined: {mined}, margin: {margin}}}",
     )
     entry = at.batch["query_product"]
-    step = _Step(at.model, at.state.params, at.state.bank, jax.random.key(0), catalogue(at.inputs), at.config)
+    towers = Towers(at.model, at.state.params, at.state.bank, jax.random.key(0), catalogue(at.inputs), at.config)
     generator = np.random.Generator(np.random.Philox(3))
     query = generator.normal(size=(16, 16)).astype(np.float32)
     product = np.asarray(at.state.bank)[entry["product"]]
-    vectors, hidden = step._mined(
-        {name: jnp.asarray(value) for name, value in entry.items()}, jnp.asarray(query), jnp.asarray(product)
-    )
+    on_device = {name: jnp.asarray(value) for name, value in entry.items()}
+    vectors, hidden = query_product._mined(towers, on_device, jnp.asarray(query), jnp.asarray(product))
     unit = np.asarray(normalise(at.state.bank))
     cosine = np.asarray(normalise(jnp.asarray(query))) @ unit.T
     own = (np.asarray(normalise(jnp.asarray(query))) * np.asarray(normalise(jnp.asarray(product)))).sum(1)
@@ -278,7 +282,7 @@ def test_masked_words_learn_the_checkpoints_head(checkpoint: Path, tmp_path: Pat
         assert not np.isin(place[target >= 0], (0, (row >= 0).sum() - 1)).any()
     head = TextEncoder.from_pretrained(checkpoint).checkpoint.head
     assert np.array_equal(at.state.params["masked_words"]["bias"], head["bias"])  # pyright: ignore[reportOptionalSubscript]
-    losses, optimiser = [], run_optimiser(at.config, at.model, 100)
+    losses, optimiser = [], run_optimiser(at.config, at.model)
     step, state = build_step(at.model, optimiser, at.config), at.state
     for number in range(12):
         batch = StepSource(at.inputs, at.config, 99)[number]

@@ -16,10 +16,9 @@ import pytest
 from fusionjax.config import dump_run
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.loop import build_model
 from fusionjax.training.state import best_shapes
 from tests.session import QUICK_COMPILATION
-from tests.shops import fresh_state, tiny_inputs, tiny_run
+from tests.shops import fresh_state, model_of, tiny_inputs, tiny_run
 
 RUN = tiny_run("train.steps=12", "train.validate_every=4", "train.checkpoint_every=2")
 
@@ -27,7 +26,7 @@ RUN = tiny_run("train.steps=12", "train.validate_every=4", "train.checkpoint_eve
 SUICIDE = """
 import os, signal, sys
 from fusionjax import cli, pipeline
-from fusionjax.training import loop
+from fusionjax.evaluation import evaluator
 from fusionjax.training.checkpoint import Checkpoints, ocp
 
 def die(*args, **kwargs):
@@ -44,7 +43,7 @@ def after_best(self, *args, **kwargs):
 save_best = Checkpoints.save_best
 match sys.argv.pop(1):
     case "saving": ocp.training.Checkpointer.save = before_end_of_save
-    case "validating": loop.evaluate_model = die
+    case "validating": evaluator.evaluate_model = die
     case "best saved": Checkpoints.save_best = after_best
     case "results written": pipeline.write_report = die
 sys.exit(cli.main(sys.argv[1:]))
@@ -116,7 +115,7 @@ def steps_logged(run: RunFolder) -> int:
 def saved(run: RunFolder) -> dict[str, Any]:
     """Everything in the checkpoints, as arrays of this process: they are saved by two devices and read by one."""
     inputs = tiny_inputs(RUN)
-    model, checkpoints = build_model(RUN, inputs), Checkpoints(run.checkpoints)
+    model, checkpoints = model_of(RUN, inputs), Checkpoints(run.checkpoints)
     try:
         restored = checkpoints.restore(fresh_state(RUN, inputs, steps=12))
         assert restored is not None

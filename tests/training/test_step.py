@@ -9,15 +9,24 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource, active
-from fusionjax.runs import RunFolder
-from fusionjax.training import loop
-from fusionjax.training.loop import build_model, train
+from fusionjax.training import steps as driver
 from fusionjax.training.loss import joint_loss
-from fusionjax.training.optimiser import build_optimiser
-from fusionjax.training.state import TrainState, catalogue
-from fusionjax.training.step import build_step
-from tests.shops import CALM, ONLY_GRAPH, ONLY_USERS, fresh_state, tiny_inputs, tiny_run
+from fusionjax.training.state import TrainState, init_params
+from fusionjax.training.stream import StepSource, active
+from tests.shops import (
+    CALM,
+    ONLY_GRAPH,
+    ONLY_USERS,
+    constants_of,
+    fresh_state,
+    model_of,
+    numbers_for,
+    step_of,
+    strategy_for,
+    tiny_inputs,
+    tiny_run,
+    train_alone,
+)
 
 # One gradient step of length 1: the change of the parameters is minus the gradient.
 BARE = (
@@ -35,10 +44,11 @@ TEXT_USERS = (
 
 def steps(config: schema.Run, number: int) -> tuple[list[dict[str, float]], TrainState]:
     inputs = tiny_inputs(config)
-    step = build_step(build_model(config, inputs), build_optimiser(config.train.optimiser, 100), config)
-    state, places, source, rows = fresh_state(config, inputs), catalogue(inputs), StepSource(inputs, config, number), []
+    step, numbers = step_of(config, inputs), numbers_for(config)
+    state, places, source = fresh_state(config, inputs), constants_of(config, inputs), StepSource(inputs, config, number)
+    rows: list[dict[str, float]] = []
     for place in range(number):
-        state, metrics = step(state, source[place], places, jax.random.key(config.seed))
+        state, metrics = step(state, source[place], places, jax.random.key(config.seed), numbers)
         rows.append({name: float(value) for name, value in metrics.items()})
     return rows, state
 
@@ -46,14 +56,13 @@ def steps(config: schema.Run, number: int) -> tuple[list[dict[str, float]], Trai
 def test_accumulation_is_the_mean_of_separate_gradients() -> None:
     config = tiny_run(*NO_TEXT, *CALM, *BARE, "train.accumulate=3")
     inputs = tiny_inputs(config)
-    model, before, places = build_model(config, inputs), fresh_state(config, inputs), catalogue(inputs)
+    before, given = fresh_state(config, inputs), (constants_of(config, inputs), numbers_for(config))
+    bound = {"model": model_of(config, inputs), "config": config, "strategy": strategy_for(config, inputs)}
     batch = StepSource(inputs, config, 1)[0]
-    assert batch["link_prediction"]["head"].shape == (3, 16)
+    assert batch["link_prediction"]["chosen"].shape == (3, 16)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     gradient = jax.jit(
-        jax.value_and_grad(
-            lambda params, bank, batch, key: joint_loss(params, bank, batch, key, places, model, config), has_aux=True
-        )
+        jax.value_and_grad(lambda params, bank, batch, key: joint_loss(params, bank, batch, key, *given, **bound), has_aux=True)
     )
     parts = [
         gradient(before.params, before.bank, jax.tree.map(lambda leaf, k=k: leaf[k], batch), jax.random.fold_in(key, k))
@@ -84,7 +93,7 @@ def test_bfloat16_stays_close_and_keeps_float32_parameters() -> None:
 def test_a_step_renews_the_live_rows_of_the_bank_and_no_others() -> None:
     config = tiny_run(*TEXT_USERS)
     inputs = tiny_inputs(config)
-    model, state = build_model(config, inputs), fresh_state(config, inputs)
+    model, state = model_of(config, inputs), fresh_state(config, inputs)
     live = StepSource(inputs, config, 1)[0]["live"]
     before = np.asarray(state.bank)
     fresh: Any = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens, method="encode"))
@@ -101,11 +110,11 @@ def test_a_step_renews_the_live_rows_of_the_bank_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ((), {"encoder", "entities", "relations", "product", "query", "user"}),
-        (ONLY_GRAPH, {"entities", "relations", "product"}),
-        (ONLY_USERS, {"entities", "product", "user"}),
-        (("objectives.link_prediction.weight=0",), {"encoder", "entities", "product", "query", "user"}),
-        (("objectives.query_product.weight=0",), {"encoder", "entities", "relations", "product", "user"}),
+        ((), {"encoder", "graph", "product", "query", "user"}),
+        (ONLY_GRAPH, {"graph"}),
+        (ONLY_USERS, {"graph", "product", "user"}),
+        (("objectives.link_prediction.weight=0",), {"encoder", "graph", "product", "query", "user"}),
+        (("objectives.query_product.weight=0",), {"encoder", "graph", "product", "user"}),
         (
             (
                 "model.product.sources=[text]",
@@ -118,7 +127,8 @@ def test_a_step_renews_the_live_rows_of_the_bank_and_no_others() -> None:
 def test_weight_0_removes_an_objective_and_its_parameters(overrides: tuple[str, ...], parts: set[str]) -> None:
     config = tiny_run(*overrides)
     inputs = tiny_inputs(config)
-    params = jax.eval_shape(build_model(config, inputs).init, jax.random.key(0))["params"]
+    params = jax.eval_shape(lambda: init_params(model_of(config, inputs), 0))
+    assert ("relations" in params.get("graph", {})) == bool(config.objectives.link_prediction.weight)
     assert {name for name in params if not name.endswith("_log_scale")} == parts
     weights = {
         name
@@ -161,17 +171,17 @@ def test_it_compiles_once_for_each_kind_of_batch(
     overrides: tuple[str, ...], programs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the real loop, with validations and checkpoints in between."""
-    build, built = loop.build_step, []
+    build, built = driver.build_step, []
 
     def kept(*args: Any) -> Any:
         built.append(build(*args))
         return built[-1]
 
-    monkeypatch.setattr(loop, "build_step", kept)
+    monkeypatch.setattr(driver, "build_step", kept)
     config = tiny_run(*overrides, "train.steps=18", "train.validate_every=9", "evaluation.tasks=[recommendation]")
     inputs = tiny_inputs(config)
     kinds = set()
     for batch in (StepSource(inputs, config, 18)[step] for step in range(18)):
         kinds.add(tuple((name, field, array.shape) for name, entry in batch.items() for field, array in entry.items()))
-    train(config, inputs, RunFolder(tmp_path), lambda _: None)
+    train_alone(config, tmp_path)
     assert built[0]._cache_size() == len(kinds) == programs

@@ -20,13 +20,13 @@ import pytest
 
 from fusionjax import pipeline, runs
 from fusionjax.config import changed_keys, config_digest
-from fusionjax.errors import UserError
+from fusionjax.errors import Interrupted, UserError
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Validation
 from fusionjax.training import trackers
-from fusionjax.training.loop import Interrupted, train
-from fusionjax.training.together import train_together
+from fusionjax.training.loop import train
 from fusionjax.training.trackers import Facts, Session, Trackers, facts_of, require
-from tests.shops import ONLY_GRAPH, tiny_inputs, tiny_run
+from tests.shops import ONLY_GRAPH, tiny_inputs, tiny_run, train_alone
 
 # MLflow asks SQLAlchemy 2.1 for something that is going to be removed.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -227,7 +227,7 @@ def test_nothing_tracked_names_a_path_of_the_machine(tracked: RunFolder) -> None
 def test_a_tracked_run_is_the_run_it_would_be_untracked(tracked: RunFolder, tmp_path: Path) -> None:
     home = RunFolder(tmp_path)
     config = tiny_run(*SHORT)
-    train(config, tiny_inputs(config), home, lambda _: None)
+    train_alone(config, home.path)
     assert home.metrics_file.read_bytes() == tracked.metrics_file.read_bytes()
     said: list[str] = []
     pipeline.run(config, tracked.path, "tiny", said.append)  # the same folder, without trackers
@@ -329,7 +329,7 @@ def test_seeds_trained_together_are_tracked_apart(service: Service, tmp_path: Pa
     for home in homes:
         home.path.mkdir()
     guests = [Trackers(home, config, PROVENANCE) for home, config in zip(homes, configs, strict=True)]
-    train_together(configs, [tiny_inputs(configs[0])] * 2, homes, lambda _: None, guests)
+    train(configs, [tiny_inputs(configs[0])] * 2, homes, Validation, lambda _: None, guests)
     for guest in guests:
         guest.close()
     for home in homes:
@@ -357,7 +357,7 @@ def test_what_raises_or_hangs_disturbs_no_training(tracked: RunFolder, tmp_path:
     config = tiny_run(*SHORT, FAKE, "track.mlflow=true")
     with Trackers(home, config, PROVENANCE, said.append) as guests:
         threads = [worker.thread for worker in guests.workers]
-        train(config, tiny_inputs(config), home, lambda _: None, trackers=guests)
+        train_alone(config, home.path, trackers=guests)
         before = time.monotonic()
     assert time.monotonic() - before < 5
     assert [line for line in said if line.startswith("tracker wandb")] == [
