@@ -22,9 +22,14 @@ from tests.trained import ROOT, SMALL, readme_shop
 
 GRAPH = {
     "data": {"graph": {"given": True}},
-    "kge": {"scorer": "distmult", "dim": 8, "epochs": 2, "validate_every": 1, "batch_size": 16},
+    "model": {"product": {"sources": ["entity"]}, "entity": {"scorer": "distmult", "dim": 8}},
+    "objectives": {
+        **{name: {"weight": 0} for name in ("alignment", "query_product", "next_product")},
+        "link_prediction": {"training": "one_vs_all", "reciprocal": True, "batch_size": 16},
+    },
+    "train": {"epochs": 2, "validate_every_epochs": 1},
 }
-"""A config as a mapping: graph embedding, which trains in seconds."""
+"""A config as a mapping: link prediction alone, which trains in seconds."""
 
 
 def tables() -> dict[str, Any]:
@@ -177,14 +182,14 @@ def test_a_run_from_tables_goes_on_from_its_folder_alone(tmp_path: Path, monkeyp
     monkeypatch.setenv("FUSIONJAX_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
     shop = Shop.from_tables(triples=triples())
-    run = fj.train(GRAPH, shop=shop, overrides=["kge.epochs=3"], run_dir=tmp_path / "run", say=said.append)
-    assert run.run_dir == tmp_path / "run" and run.config.kge.epochs == 3 and run.report == tmp_path / "run" / "report.html"
+    run = fj.train(GRAPH, shop=shop, overrides=["train.epochs=3"], run_dir=tmp_path / "run", say=said.append)
+    assert run.run_dir == tmp_path / "run" and run.config.train.epochs == 3 and run.report == tmp_path / "run" / "report.html"
     assert run.results["test"]["link_prediction"]["mrr"] > 0 and any(line.startswith("index: ") for line in said)
     assert run.model is run.model and len(run.model.predict_tail("e1", "r0", 3)) == 3
     monkeypatch.chdir(tmp_path)
     assert fj.evaluate("run", say=said.append) == run.results
     assert fj.evaluate(run, tasks=["link_prediction"], say=said.append)["test"] == run.results["test"]
-    again = fj.train(GRAPH, shop=shop, overrides={"kge.epochs": 3}, run_dir="run", say=said.append)
+    again = fj.train(GRAPH, shop=shop, overrides={"train.epochs": 3}, run_dir="run", say=said.append)
     assert said[-1] == "this run is complete; nothing to do" and again.results == run.results
     assert fj.load(again).entity_vectors().shape == (21, 8)
 

@@ -153,7 +153,8 @@ class Model:
         Raises:
           UserError: as `recommend`.
         """
-        return self.unit @ self.user_vector(user)
+        vector = self.user_vector(user)  # says first what a run without a user tower lacks
+        return self.unit @ vector
 
     def similar(self, product: str, k: int = 10) -> list[Hit]:
         """The k products nearest to a product of the shop, itself left out.

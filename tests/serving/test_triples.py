@@ -2,66 +2,77 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fusionjax
 from fusionjax import pipeline
 from fusionjax.config import schema
+from fusionjax.data.shop import Entities, Shop, text_column
 from fusionjax.errors import UserError
-from fusionjax.kge.evaluate import score_triples
-from fusionjax.kge.run import Best
+from fusionjax.evaluation.triples import inductive_vectors, score_triples, triple_scores
+from fusionjax.inference import Encoder
+from fusionjax.models.entities import GRAPH, Features
 from fusionjax.retrieval.index import load_index, save_index
+from fusionjax.retrieval.plain import from_plain
 from fusionjax.seeds import run_seeds
-from fusionjax.serving.build import graph_index
+from fusionjax.serving.build import build_index
 from fusionjax.serving.triples import Triples
 from fusionjax.settings import run_settings
-from tests.kge.made import ENTITIES, made, run_of, triples
-
-NAMES = tuple(f"e{row}" for row in range(ENTITIES))
+from tests.link_prediction.made import ENTITIES, SCORERS, Made, made, normal, run_of, triples
 
 
-def served(tmp_path: Path, *overrides: str) -> tuple[Triples, Any, Any]:
-    """(what answers, from disk; the model; its parameters)."""
-    these = made(*overrides)
-    params = these.model.init(jax.random.key(3))
-    graph = SimpleNamespace(
-        entities=NAMES,
-        relations=("r0", "r1", "r2", "r3"),
-        entity_names=[f"Entity {row}" for row in range(ENTITIES)],
-        relation_names=["next", "previous", "group", "double"],
-        known=triples(),
-    )
-    inputs = SimpleNamespace(graph=graph, features=these.features, rows=SimpleNamespace(shop=SimpleNamespace(name="made")))
-    save_index(tmp_path / "index", graph_index(Best(these.model, params, 1), inputs))  # type: ignore[arg-type]
+def served(tmp_path: Path, *overrides: str, features: Features | None = None) -> tuple[Triples, Made, Any]:
+    """(what answers, from disk; what the run was made of; its entities' and relations' parameters)."""
+    these = made(*overrides, features=features)
+    ids = text_column(f"e{row}" for row in range(ENTITIES))
+    entities = Entities(ids, text_column(f"Entity {row}" for row in range(ENTITIES)), text_column([""] * ENTITIES))
+    inputs, params = dataclasses.replace(these.inputs, shop=Shop("made", entities=entities)), these.params(3)
+    encoder = Encoder(these.joint, {GRAPH: params})
+    save_index(tmp_path / "index", build_index(these.config, inputs, encoder, np.zeros((1, 1)), 1))
     index = load_index(tmp_path / "index")
     assert index is not None and index.graph is not None
-    return Triples(index.graph, index.shop), these.model, params
+    assert from_plain(index.layout) == these.joint.layout
+    return Triples(index.graph, index.shop), these, params
+
+
+def check_scores(answers: Triples, these: Made, params: Any) -> None:
+    """All of a query and each alone score as they do when the run is measured."""
+    rows = triples()[:20]
+    asked = [(f"e{head}", f"r{relation}", f"e{tail}") for head, relation, tail in rows]
+    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(answers.score(asked), score_triples(these.model, params, these.features, rows), **close)
+    vectors = inductive_vectors(these.model, params, these.features)
+    given = {"entities": vectors, "relations": params["relations"], "shared": params.get("shared", {})}
+    of_tails, of_heads = triple_scores(these.model)
+    one, two = jnp.array([1]), jnp.array([2])
+    for found, wanted in (
+        (answers.tails("e1", "r2", ENTITIES, "keep"), of_tails(given, one, two, vectors)[0]),
+        (answers.heads("r2", "e1", ENTITIES, "keep"), of_heads(given, one, two, vectors)[0]),
+    ):
+        scores = {each.id: each.score for each in found}
+        np.testing.assert_allclose([scores[f"e{row}"] for row in range(ENTITIES)], wanted, **close)
+    np.testing.assert_array_equal(answers.vectors(), vectors)
+    np.testing.assert_array_equal(answers.vectors(["e3", "e0"]), answers.vectors()[[3, 0]])
 
 
 @pytest.mark.parametrize("reciprocal", [True, False])
-@pytest.mark.parametrize("scorer", ["transe", "complex", "rotate", "tucker", "conve"])
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_scores_are_those_that_are_measured(tmp_path: Path, scorer: str, reciprocal: bool) -> None:
     if scorer == "conve" and not reciprocal:
         return  # refused: heads cannot be asked for
-    answers, model, params = served(tmp_path, f"scorer={scorer}", f"reciprocal={str(reciprocal).lower()}")
-    these = made(f"scorer={scorer}", f"reciprocal={str(reciprocal).lower()}")
-    rows = triples()[:20]
-    wanted = score_triples(model, params, these.features, rows)
-    asked = [(f"e{head}", f"r{relation}", f"e{tail}") for head, relation, tail in rows]
-    np.testing.assert_allclose(answers.score(asked), wanted, rtol=1e-4, atol=1e-5)
-    tails = {each.id: each.score for each in answers.tails("e1", "r2", ENTITIES, "keep")}
-    heads = {each.id: each.score for each in answers.heads("r2", "e1", ENTITIES, "keep")}
-    assert len(tails) == len(heads) == ENTITIES
-    back = [(f"e{head}", "r2", f"e{tail}") for head, tail in ((1, 5), (5, 1))]
-    forth = answers.score(back)
-    if not reciprocal:
-        np.testing.assert_allclose(forth, [tails["e5"], heads["e5"]], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(answers.vectors(["e3", "e0"]), answers.vectors()[[3, 0]])
+    check_scores(*served(tmp_path, f"scorer={scorer}", f"reciprocal={str(reciprocal).lower()}"))
+
+
+@pytest.mark.parametrize("use", ["none", "replace", "add", "align"])
+def test_vectors_hold_what_texts_and_numbers_give(tmp_path: Path, use: str) -> None:
+    text = normal(ENTITIES, 6) if use != "none" else normal(ENTITIES, 0)
+    features = Features(jnp.asarray(text), jnp.asarray(normal(ENTITIES, 4)), jnp.asarray(np.arange(ENTITIES) % 7 != 0, float))
+    words = () if use == "none" else (f"text={{use: {use}, checkpoint: somewhere}}",)
+    check_scores(*served(tmp_path, "scorer=tucker", "literals=true", *words, features=features))
 
 
 def test_known_answers_are_dropped_marked_or_kept(tmp_path: Path) -> None:
@@ -87,7 +98,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> schema.Run:
     split = np.array(["train", "valid", "test"])[np.array([0, 0, 0, 0, 1, 2, 0, 0, 0])]
     rows = [f"e{head},r{relation},e{tail},{split[place % 9]}" for place, (head, relation, tail) in enumerate(triples())]
     (folder / "triples.csv").write_text("\n".join(["head,relation,tail,split", *rows]) + "\n", encoding="utf-8")
-    return run_of("scorer=complex", "epochs=2", "validate_every=1", "/data.name=files", f"/data.source_dir={folder}")
+    return run_of("scorer=complex", "epochs=2", "validate_every_epochs=1", "/data.name=files", f"/data.source_dir={folder}")
 
 
 def test_a_run_of_several_seeds_opens_the_one_best_on_validation(
@@ -101,8 +112,12 @@ def test_a_run_of_several_seeds_opens_the_one_best_on_validation(
     model = fusionjax.load(home.path)
     assert model.run_dir == home.path / f"seed-{best}" and f"seed-{best} is the best of 3 seeds" in caplog.text
     assert len(model.predict_tail("e1", "r0", 3)) == 3 and model.relation_vectors().shape == (4, 8)
-    for ask in (lambda: model.search("x"), lambda: model.recommend("u"), lambda: model.similar("e1")):
-        with pytest.raises(UserError, match="no towers"):
+    for lacking, ask in (
+        ("no query tower", lambda: model.search("x")),
+        ("no user tower", lambda: model.recommend("u")),
+        ("shop 'files' has no products, which similar needs", lambda: model.similar("e1")),
+    ):
+        with pytest.raises(UserError, match=lacking):
             ask()
     # Older folders have no index: made anew from the data, without a word changed.
     index = home.path / f"seed-{best}" / "index"
@@ -114,8 +129,9 @@ def test_a_run_of_several_seeds_opens_the_one_best_on_validation(
 
 
 def test_a_run_of_several_settings_opens_the_chosen_one(config: schema.Run, tmp_path: Path) -> None:
-    kge = config.kge.model_copy(update={"settings": ({"optimiser.learning_rate": 0.0001}, {"optimiser.learning_rate": 0.3})})
-    home = run_settings(config.model_copy(update={"kge": kge}), tmp_path / "settings", "tiny", lambda _: None)
+    rate = "train.optimiser.learning_rate.tables"
+    settings = {"settings": ({rate: 0.0001}, {rate: 0.3})}
+    home = run_settings(config.model_copy(update=settings), tmp_path / "settings", "tiny", lambda _: None)
     assert fusionjax.load(home.path).run_dir == home.path / "setting-1"
 
 
@@ -132,6 +148,6 @@ def test_only_some_tasks_are_measured_again(config: schema.Run, tmp_path: Path) 
     results, _ = pipeline.evaluate(home.path, lambda _: None, ["link_prediction"])
     assert results["test"] == {"link_prediction": home.results()["test"]["link_prediction"]}
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    with pytest.raises(UserError, match=r"not measured on link_predicton; did you mean 'link_prediction'"):
+    with pytest.raises(UserError, match=r"no task 'link_predicton'; did you mean 'link_prediction'"):
         pipeline.evaluate(home.path, lambda _: None, ["link_predicton"])
     assert dataclasses.is_dataclass(fusionjax.load(home.path).predict_tail("e1", "r0", 1)[0])
