@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fusionjax.config.kge import Kge
 
 from fusionjax.config import load_run, schema
-from fusionjax.models.entities import EntityModel, Features, graph_model
+from fusionjax.config.kge import Kge
+from fusionjax.training.epochs import Examples, build_epoch, init_state
 from fusionjax.objectives.link_prediction.graph import TrainGraph, train_graph
+from fusionjax.models.entities import Features, EntityModel, graph_model
 from fusionjax.objectives.link_prediction.loss import hyper_of
 from fusionjax.objectives.link_prediction.strategies import Strategy, strategy_of
-from fusionjax.training.epochs import Examples, build_epoch, init_state
 
 ENTITIES, RELATIONS = 21, 4
 SCORERS = ("transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre")

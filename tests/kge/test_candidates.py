@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.models.scorers import Sizes, make_scorer
 from fusionjax.objectives.link_prediction.candidates import score_candidates
+from fusionjax.models.scorers import Sizes, make_scorer
 from tests.kge.made import normal
 
 E, Q, N = 9, 5, 6

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusionjax.models.entities import Features
 from fusionjax.training.epochs import Examples, build_epoch, init_state
+from fusionjax.models.entities import Features
 from tests.kge.made import ENTITIES, LOSSES, SCORERS, Made, assert_close, made, normal, triples
 
 

@@ -4,10 +4,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from fusionjax.kge import graph as module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusionjax.kge import graph as module
 from fusionjax.objectives.link_prediction.graph import TrainGraph, alias_table, head_share, known_index, labels_of, train_graph
 from tests.kge.made import ENTITIES, RELATIONS, kge, triples
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.kge import objective
 
+from fusionjax.kge import objective
 from fusionjax.models.entities import Between, Features
 from fusionjax.objectives.link_prediction.loss import Queries, Vectors
 from tests.kge.made import ENTITIES, RELATIONS, Made, made, normal, triples

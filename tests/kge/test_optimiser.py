@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fusionjax.config.kge import Optimiser
 from fusionjax.kge.optimiser import descend, descend_rows, one_of_equal, rule
-
 from tests.kge.made import assert_close, normal
 
 E, W, RATE = 7, 3, 0.1

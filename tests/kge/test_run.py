@@ -16,12 +16,12 @@ import pytest
 from fusionjax import pipeline
 from fusionjax.config import dump_run, schema
 from fusionjax.config.search import with_params
+from fusionjax.training.epochs import init_state
 from fusionjax.models.entities import graph_model
 from fusionjax.reporting import tables
 from fusionjax.runs import RunFolder
 from fusionjax.seeds import run_seeds, together
 from fusionjax.training.checkpoint import Checkpoints
-from fusionjax.training.epochs import init_state
 from fusionjax.training.state import TrainState
 from tests.kge.made import ENTITIES, RELATIONS, no_features, run_of, triples
 from tests.trained import Cli, one_clear_line

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.kge import looped, ways
 
+from fusionjax.kge import looped, ways
 from fusionjax.models.entities import Features
 from fusionjax.objectives.link_prediction.strategies import Strategy
 from tests.kge.made import ENTITIES, Made, assert_close, made, normal

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fusionjax.kge import train as module
-from fusionjax.kge.train import Placement, train_graphs
 
 from fusionjax.config import schema
 from fusionjax.errors import UserError
 from fusionjax.evaluation.link_prediction import KnownTrue
+from fusionjax.kge import train as module
 from fusionjax.evaluation.triples import Ranking
 from fusionjax.models.entities import graph_model
+from fusionjax.kge.train import Placement, train_graphs
 from fusionjax.runs import RunFolder
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.log import Bar
