@@ -14,9 +14,9 @@ import pytest
 from fusionjax import cli, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.errors import NonFiniteLoss, UserError
-from fusionjax.evaluation import evaluator
 from fusionjax.evaluation.metrics import Result
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Validation
 from fusionjax.training import steps as driver
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.journal import Trained
@@ -114,11 +114,11 @@ def test_best_is_kept_and_patience_stops(tmp_path: Path, monkeypatch: pytest.Mon
     values = iter([0.1, 0.3, 0.2, 0.3, 0.9])  # equal is not better
     seen: list[Any] = []
 
-    def measured(encoder: Any, *_: Any) -> dict[str, Result]:
-        seen.append(jax.tree.map(np.asarray, encoder.params))
+    def measured(_: Any, params: Any, bank: Any) -> dict[str, Result]:
+        seen.append(jax.tree.map(np.asarray, params))
         return {"link_prediction": Result(metrics={"mrr": next(values)}, per_example={}, settings={})}
 
-    monkeypatch.setattr(evaluator, "evaluate_model", measured)
+    monkeypatch.setattr(Validation, "validate", measured)
     config = tiny_run(*ONLY_GRAPH, "train.steps=20", "train.validate_every=2", "train.patience=2")
     done, run, _ = trained(config, tmp_path / "run")
     assert done == Trained(steps=8, best_step=4, stopped_early=True, parameters=done.parameters)
