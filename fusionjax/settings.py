@@ -23,8 +23,7 @@ def run_settings(config: schema.Run, folder: Path | None, name: str, say: Callab
     """
     if config.only_objective != "link_prediction":
         raise UserError(
-            "settings: are for a graph alone, but the objectives with a weight are "
-            f"{', '.join(schema.weighted(config.objectives))}"
+            f"settings: are for a graph alone, but the objectives with a weight are {', '.join(config.objectives.used())}"
         )
     if config.seeds:
         raise UserError("settings: not together with seeds: choose a setting first, then train it with several seeds")

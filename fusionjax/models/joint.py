@@ -140,8 +140,10 @@ class JointModel(nn.Module):
             raise ValueError("this layout has no text encoder")
         return self.product.side("text", text, jnp.ones(text.shape[0], bool))
 
-    def entity_side(self, entity: Float[Array, "b e"]) -> Float[Array, "b p"]:
+    def entity_side(self, entity: Float[Array, "b e"] | None) -> Float[Array, "b p"]:
         """The entity's part of a product vector, for alignment."""
+        if entity is None:
+            raise ValueError("this layout has no entities")
         return self.product.side("entity", entity, jnp.ones(entity.shape[0], bool))
 
     def queries(self, text: Float[Array, "b d"]) -> Float[Array, "b p"]:

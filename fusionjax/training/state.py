@@ -123,7 +123,7 @@ def entity_model(config: schema.Run, inputs: Inputs) -> EntityModel:
 def init_params(model: JointModel, seed: Any) -> Params:
     """First parameters of every part; `seed` may be traced."""
     key, entities = jax.random.key(seed), model.layout.entities
-    towers = model.init(key).get("params", {})
+    towers: Params = model.init(key).get("params", {})
     return towers if entities is None else {**towers, GRAPH: entities.init(key)}
 
 

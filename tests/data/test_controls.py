@@ -125,7 +125,7 @@ def test_controls_in_the_demo_shop() -> None:
             assert edges(inputs, split) == edges(real, split) and edges(inputs, split)
         assert not edges(inputs) & (edges(real, VALID) | edges(real, TEST))
         assert edges(inputs) != edges(real) and bool(edges(inputs)) == (control != "none")
-    with pytest.raises(UserError, match=r"objectives\.link_prediction: the graph has no training edges"):
+    with pytest.raises(UserError, match=r"objectives\.link_prediction: the graph has no training triple"):
         StepSource(built("data.controls.graph=none"), tiny_run(*NO_TEXT, "data.controls.graph=none"), 1)
 
 
@@ -320,7 +320,7 @@ def test_beginning_late_and_by_turns_skips_no_batch(offset: int) -> None:
     assert [step for step in range(20) if "link_prediction" in source[step]] == own
     for nth, step in enumerate(own):
         expected = source.objectives["link_prediction"].batch(nth)
-        np.testing.assert_array_equal(source[step]["link_prediction"]["head"], expected["head"])
+        np.testing.assert_array_equal(source[step]["link_prediction"]["chosen"], expected["chosen"])
 
 
 def test_an_epoch_is_a_whole_pass_within_the_stretch() -> None:
@@ -328,5 +328,5 @@ def test_an_epoch_is_a_whole_pass_within_the_stretch() -> None:
     late = tiny_run(*epochs, "objectives.link_prediction={weight: 1, end: 0.5}", "objectives.next_product.begin=0.5")
     source = StepSource(tiny_inputs(late), late, 10_000)
     longest = max(objective.steps_per_epoch for objective in source.objectives.values())
-    assert source.total == steps_of(late, source) == 4 * longest
+    assert source.total == steps_of(late, source.epoch) == 4 * longest
     assert {step for step in range(source.total) if "link_prediction" in source[step]} == set(range(2 * longest))

@@ -25,8 +25,8 @@ from fusionjax.data.shop import (
     text_column,
 )
 from fusionjax.errors import UserError
-from fusionjax.evaluation.link_prediction import KnownTrue
-from fusionjax.evaluation.triples import Ranking, score_triples
+from fusionjax.evaluation.link_prediction import KnownTrue, RankingPlan
+from fusionjax.evaluation.triples import inductive_vectors, score_triples, triple_scores
 from fusionjax.inference import features_of
 from fusionjax.training.entity_text import with_entity_text
 from fusionjax.training.state import entity_model
@@ -138,9 +138,14 @@ def test_an_unseen_entity_is_scored_by_its_text(use: str, checkpoint: Path, tmp_
     asked = inputs.graph.triples(TEST)
     asked = asked[asked[:, 0] == new]
     assert len(asked) == 1
-    known, train = KnownTrue.of(inputs.real.graph.triples()), inputs.graph.triples(TRAIN)
-    ranking = Ranking.of(asked, known, train, len(inputs.graph.entities), 4, 64)
-    assert ranking.metrics(model, noisy, features) == ranking.metrics(model, params, features)
+    plan = RankingPlan.of(asked, KnownTrue.of(inputs.real.graph.triples()), len(inputs.graph.entities), batch_size=4)
+
+    def ranks(params: Any) -> np.ndarray:
+        entities = inductive_vectors(model, params, features)
+        given = {"entities": entities, "relations": params["relations"], "shared": params.get("shared", {})}
+        return plan.ranks(*triple_scores(model), given, entities, block=64).realistic
+
+    assert np.array_equal(ranks(noisy), ranks(params))
     scores = [score_triples(model, each, features, asked) for each in (params, noisy)]
     assert np.array_equal(scores[0], scores[1])
     # A row of an entity that is seen does have a part.

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from fusionjax.config import schema
-from fusionjax.data.batches import StepSource, steps_of
 from fusionjax.data.graph import build_graph
 from fusionjax.data.inputs import Inputs, build_inputs
 from fusionjax.data.shop import TEST, TRAIN, UNASSIGNED, VALID, Events, Judgments, Products, Queries, Shop, Triples, Users
 from fusionjax.data.shop import text_column as texts
 from fusionjax.data.split import assign_splits
+from fusionjax.objectives.link_prediction.objective import LinkPrediction
+from fusionjax.objectives.towers import catalogue
 from fusionjax.tasks.recommendation import recommendation_cases
-from fusionjax.training.state import catalogue
+from fusionjax.training.stream import StepSource, steps_of
 from tests.shops import ON
 
 N_PRODUCTS, N_COLD, N_USERS, N_QUERIES = 40, 6, 30, 24
@@ -176,7 +177,7 @@ def seen_by_training(inputs: Inputs, config: schema.Run) -> dict[str, bytes]:
         "product_tokens": np.asarray(inputs.product_tokens).tobytes(),
         "profile": inputs.profile.tobytes(),
         "log_frequency": np.asarray(facts.log_frequency).tobytes(),
-        "steps": str(steps_of(config, source)).encode(),
+        "steps": str(steps_of(config, source.epoch)).encode(),
     }
     for step in range(STEPS):
         for name, entry in source[step].items():
@@ -259,8 +260,8 @@ def test_no_edge_from_products_that_meet_only_in_test(split: str, kind: str) -> 
 # -------------------------------------------------------------------------------------------------------------- batches
 def epochs(inputs: Inputs, config: schema.Run, name: str) -> list[dict[str, np.ndarray]]:
     """Two epochs of one objective's batches."""
-    maker = StepSource(inputs, config, steps=1000).makers[name]
-    return [maker(index) for index in range(2 * maker.shuffle.per_epoch)]
+    objective = StepSource(inputs, config, steps=1000).objectives[name]
+    return [objective.batch(index) for index in range(2 * objective.steps_per_epoch)]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -313,7 +314,10 @@ def test_held_out_triples_are_in_no_batch(split: str, tmp_path: Path) -> None:
     inputs = build_inputs(shop, config, tmp_path)
     graph = inputs.graph
     batches = epochs(inputs, config, "link_prediction")
-    trained = {row for b in batches for row in zip(b["head"].tolist(), b["relation"].tolist(), b["tail"].tolist(), strict=True)}
+    objective = StepSource(inputs, config, steps=1000).objectives["link_prediction"]
+    assert isinstance(objective, LinkPrediction)
+    chosen = np.concatenate([batch["chosen"] for batch in batches])
+    trained = {tuple(row) for row in np.asarray(objective.graph.triples)[chosen[chosen >= 0]].tolist()}
     held_out = {tuple(row) for code in (VALID, TEST) for row in graph.triples(code).tolist()}
     assert len(held_out) > 10 and not trained & held_out
     assert trained == {tuple(row) for row in graph.triples(TRAIN).tolist()}

@@ -19,7 +19,7 @@ from fusionjax.evaluation.scores import CORRECT, Examples, Measure, Segment
 from fusionjax.runs import RunFolder
 from fusionjax.serving import model as serving
 from fusionjax.tasks.evaluator import Evaluator
-from fusionjax.tasks.predictor import JointPredictor
+from fusionjax.tasks.predictor import RunPredictor
 from tests.shops import tiny_inputs, tiny_run
 
 NAN = float("nan")
@@ -286,7 +286,7 @@ def test_stored_ranks_give_the_results_of_the_run_bit_for_bit(trained: tuple[Run
     assert len(results["test"]) == 3
     best = serving.from_checkpoint(config, tiny_inputs(config), home)
     inputs = tiny_inputs(config)
-    live = Evaluator(config, inputs).test(JointPredictor(best.encoder, best.bank, inputs))
+    live = Evaluator(config, inputs).test(RunPredictor(best.encoder, best.bank, inputs))
     for task, metrics in results["test"].items():
         asked, ranks = scores.load_scores(home.scores / f"{task}.npz")
         assert list(ranks) == ["model", *results["baselines"][task]] and 0 < len(asked) <= 40

@@ -26,13 +26,13 @@ from fusionjax import cli
 from fusionjax.config import load_run
 from fusionjax.config.schema import Run
 from fusionjax.config.search import Params, Search
-from fusionjax.errors import UserError
+from fusionjax.errors import Interrupted, NonFiniteLoss, UserError
 from fusionjax.pipeline import Validated
 from fusionjax.studies.claims import open_storage, this_worker
 from fusionjax.studies.plan import make_plan
 from fusionjax.studies.search import progress, search_rows
 from fusionjax.studies.trace import Record, Trace, Training, choose, load_chosen, read_trace, trace_file, verify_search
-from fusionjax.training.loop import Interrupted, NonFiniteLoss, OnValidation
+from fusionjax.training.journal import OnValidation
 from tests.studies.small import BASE, STUDY, write
 
 RATE, DROPOUT, SOURCES = "train.optimiser.learning_rate.tables", "model.user.dropout", "model.product.sources"

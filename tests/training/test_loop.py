@@ -14,9 +14,9 @@ import pytest
 from fusionjax import cli, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.errors import NonFiniteLoss, UserError
-from fusionjax.evaluation import evaluator
 from fusionjax.evaluation.metrics import Result
 from fusionjax.runs import RunFolder
+from fusionjax.tasks.evaluator import Validation
 from fusionjax.training import steps as driver
 from fusionjax.training.checkpoint import Checkpoints
 from fusionjax.training.journal import Trained
@@ -114,11 +114,11 @@ def test_best_is_kept_and_patience_stops(tmp_path: Path, monkeypatch: pytest.Mon
     values = iter([0.1, 0.3, 0.2, 0.3, 0.9])  # equal is not better
     seen: list[Any] = []
 
-    def measured(encoder: Any, *_: Any) -> dict[str, Result]:
-        seen.append(jax.tree.map(np.asarray, encoder.params))
+    def measured(_: Any, params: Any, bank: Any) -> dict[str, Result]:
+        seen.append(jax.tree.map(np.asarray, params))
         return {"link_prediction": Result(metrics={"mrr": next(values)}, per_example={}, settings={})}
 
-    monkeypatch.setattr(evaluator, "evaluate_model", measured)
+    monkeypatch.setattr(Validation, "validate", measured)
     config = tiny_run(*ONLY_GRAPH, "train.steps=20", "train.validate_every=2", "train.patience=2")
     done, run, _ = trained(config, tmp_path / "run")
     assert done == Trained(steps=8, best_step=4, stopped_early=True, parameters=done.parameters)
@@ -126,11 +126,12 @@ def test_best_is_kept_and_patience_stops(tmp_path: Path, monkeypatch: pytest.Mon
     assert step == 4 and equal(params, seen[1]) and not equal(params, seen[3])
     rows = [row for row in run.metrics() if row["kind"] == "valid"]
     assert [(row["step"], row["best"]) for row in rows] == [(2, True), (4, True), (6, False), (8, False)]
+    whole = run.metrics_file.read_bytes()
     # Started again, it is still stopped: no step more.
     done, _, said = trained(config, tmp_path / "run")
     assert (done.steps, done.best_step, done.stopped_early) == (8, 4, True)
     assert "resuming at step 8 of 20" in said
-    assert len(losses(run)) == 8
+    assert run.metrics_file.read_bytes() == whole
 
 
 def test_select_names_a_metric(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_divergence_then_resumption_then_nothing_left_to_do(
 
 def test_a_learning_rate_far_too_high_stops_the_run(tmp_path: Path) -> None:
     rate = ("train.optimiser.learning_rate.tables=1e30", "train.optimiser.warmup_share=0", "train.checkpoint_every=10")
-    with pytest.raises(NonFiniteLoss, match=r"step 2: link_prediction is not finite .*checkpoint: none yet"):
+    with pytest.raises(NonFiniteLoss, match=r"step 10: link_prediction is not finite .*checkpoint: none yet"):
         trained(tiny_run(*ONLY_GRAPH, *rate, "train.validate_every=10", "train.steps=10"), tmp_path / "run")
 
 

@@ -286,7 +286,7 @@ def test_masked_words_learn_the_checkpoints_head(checkpoint: Path, tmp_path: Pat
     step, state = build_step(at.model, optimiser, at.config), at.state
     for number in range(12):
         batch = StepSource(at.inputs, at.config, 99)[number]
-        state, metrics = step(state, batch, catalogue(at.inputs), jax.random.key(0))
+        state, metrics = step(state, batch, catalogue(at.inputs), jax.random.key(0), numbers_for(at.config))
         losses.append(float(metrics["loss/masked_words"]))
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 

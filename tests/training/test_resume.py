@@ -26,7 +26,7 @@ RUN = tiny_run("train.steps=12", "train.validate_every=4", "train.checkpoint_eve
 SUICIDE = """
 import os, signal, sys
 from fusionjax import cli, pipeline
-from fusionjax.evaluation import evaluator
+from fusionjax.tasks import evaluator
 from fusionjax.training.checkpoint import Checkpoints, ocp
 
 def die(*args, **kwargs):
@@ -43,7 +43,7 @@ def after_best(self, *args, **kwargs):
 save_best = Checkpoints.save_best
 match sys.argv.pop(1):
     case "saving": ocp.training.Checkpointer.save = before_end_of_save
-    case "validating": evaluator.evaluate_model = die
+    case "validating": evaluator.Validation.validate = die
     case "best saved": Checkpoints.save_best = after_best
     case "results written": pipeline.write_report = die
 sys.exit(cli.main(sys.argv[1:]))

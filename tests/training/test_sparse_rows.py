@@ -27,7 +27,7 @@ def tree(table: Any) -> Any:
 
 def descend(of: Optimiser, table: Any, gradients: Any, state: Any, rows: SparseRows | None = None) -> tuple[Any, Any]:
     """(table, state) after a step."""
-    rates = dict.fromkeys(("encoder", "tables", "heads"), jnp.float32(RATE))
+    rates = {group: jnp.float32(RATE) for group in ("encoder", "tables", "heads")}
     params, state, _ = of.update(tree(table), tree(gradients), state, rates, jnp.int32(0), rows)
     return params[GRAPH]["entities"], state
 
