@@ -211,7 +211,7 @@ def test_train_prints_the_table_and_last_the_folder(trained: TrainedRun) -> None
         "ndcg@10",
     ):
         assert shown in trained.stdout
-    for said in ("cleaning:", "graph: ", "step 6: validation", "measuring it on test"):
+    for said in ("cleaning:", "graph: ", "step 6 (epoch 2): validation", "measuring it on test"):
         assert said in trained.stderr and said not in trained.stdout
     assert "Warning" not in trained.stderr
 
@@ -409,7 +409,7 @@ def test_a_reader_that_goes_away_is_no_crash(trained: TrainedRun) -> None:
     command = f"{sys.executable} -m fusionjax.cli config show {QUICKSTART} | head -1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", command], cwd=trained.cwd, capture_output=True, text=True, env=environment)
-    assert done.stdout == "seed: 0\n" and "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert done.stdout == "version: 2\n" and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 def test_small_changes_nothing_but_size() -> None:
