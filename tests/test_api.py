@@ -149,6 +149,23 @@ def test_a_config_as_a_mapping() -> None:
         api.load_config({}, "seed=3")
 
 
+def test_keys_of_an_earlier_version_are_said(tmp_path: Path) -> None:
+    file, said, renamed = tmp_path / "old.yaml", [], {}
+    file.write_text("kge: {scorer: complex, dim: 64}\n", encoding="utf-8")
+    config = api.load_config(file, renamed=renamed)
+    assert config.model.entity.dim == 64 and renamed["kge.dim"] == "model.entity.dim"
+    api.say_renamed(file, renamed, said.append)
+    api.say_renamed({"kge": {"dim": 64}}, {"kge.dim": "model.entity.dim"}, said.append)
+    api.say_renamed(file, {}, said.append)
+    assert said == [
+        f"keys of an earlier version: kge.scorer, kge.dim; in today's keys: fusionjax config upgrade {file}",
+        "keys of an earlier version: kge.dim",
+    ]
+    (tmp_path / "new.yaml").write_text(api.upgrade_config(file), encoding="utf-8")
+    again: dict[str, str] = {}
+    assert api.load_config(tmp_path / "new.yaml", renamed=again) == config and not again
+
+
 def test_a_shop_takes_the_place_of_the_config_s_data(tmp_path: Path) -> None:
     cache = {"data.cache_dir": str(tmp_path / "cache")}
     shop = Shop.from_tables(**tables())
