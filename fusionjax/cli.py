@@ -138,7 +138,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from fusionjax.config import load_run
 
     renamed: dict[str, str] = {}
-    config = load_run(arguments.config, arguments.overrides, renamed=renamed)
+    config = load_run(arguments.config, arguments.overrides, renamed=renamed, dotted=True)
     _say_renamed(arguments.config, renamed)
     from fusionjax import pipeline, runs
 

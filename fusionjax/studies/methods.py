@@ -12,7 +12,7 @@ from fusionjax.reporting.tables import metric_label, task_label
 from fusionjax.studies import methods_graph
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at, configs, graph_rows, measured, only, reference_config, versions
-from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named
+from fusionjax.studies.graph_settings import GRAPHS, named, scorer_cited
 from fusionjax.studies.graph_settings import joined as _and
 from fusionjax.studies.grids import CORRECTIONS
 from fusionjax.studies.markdown import escape
@@ -162,7 +162,7 @@ def _model(collected: "Collected") -> list[str]:
     if scorers:
         dim = at(config, "model.entity.dim")
         found.append(
-            f"Entities of the product graph are embedded with {_and(SCORERS.get(each, escape(each)) for each in scorers)} "
+            f"Entities of the product graph are embedded with {_and(scorer_cited(each) for each in scorers)} "
             f"({dim} real numbers)."
         )
     if "text" in sources and "entity" in sources:
