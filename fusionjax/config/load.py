@@ -58,7 +58,7 @@ def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None =
     """The run that layers make on top of the defaults; the first `files` of them are files."""
     merged, problems = merge_layers(layers, files, renamed)
     if dotted:
-        plugins.import_dotted(merged.values)
+        plugins.look_up_dotted(merged.values, started=True)
     try:
         # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
         run = Run.model_validate_json(json.dumps(merged.values), strict=True)

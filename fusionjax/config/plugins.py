@@ -44,15 +44,19 @@ def named(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield registry.METRICS, name.partition("@")[0]
 
 
-def import_dotted(values: Mapping[str, Any]) -> None:
-    """Imports every `package.module:Name` of a config that its user starts, so that the names mean something from here on.
+def look_up_dotted(values: Mapping[str, Any], started: bool) -> None:
+    """Looks up every `package.module:Name` of a config.
+
+    Args:
+      started: its user starts the run: the names are imported, and mean something from here on. Else they are somebody's whose
+        run is opened: they must have been imported or handed over before.
 
     Raises:
-      UserError: one cannot be imported.
+      UserError: one cannot be imported, or may not.
     """
     for group, name in named(values):
         if registry.is_dotted(name):
-            registry.load(group, name, dotted=True)
+            registry.load(group, name, dotted=started)
 
 
 def section_of(name: str, values: Any) -> Objective:

@@ -72,7 +72,7 @@ def _do(job: dict[str, Any], folders: list[Path]) -> int:
 
     runs.keep_compiled_programs()
     for cell in job["cells"]:  # of a study that its user started
-        plugins.import_dotted(cell["config"])
+        plugins.look_up_dotted(cell["config"], started=True)
     configs = [schema.Run.model_validate_json(json.dumps(cell["config"]), strict=True) for cell in job["cells"]]
     try:
         if job["kind"] == "baselines":

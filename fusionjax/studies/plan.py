@@ -180,7 +180,7 @@ def _measures(config: schema.Run, task: str) -> bool:
     """Whether a run is trained for a task, and is to be measured on it."""
     objective = TASKS[task].objective
     trained = objective is None or objective in config.objectives.used()
-    return trained and (config.evaluation.tasks is None or task in config.evaluation.tasks)
+    return trained and task in (TASKS.own if config.evaluation.tasks is None else config.evaluation.tasks)
 
 
 def slug(name: str) -> str:

@@ -71,6 +71,8 @@ class Task(abc.ABC, Generic[Prepared]):
     """Plain values of an example; none: ranks."""
     metrics: ClassVar[tuple[str, ...]] = ()
     """What is computed where nobody says what; none: `evaluation.metrics.default_names`."""
+    protocol: ClassVar[str] = ""
+    """A plug-in's: how it is measured, as half a sentence for the methods section of a study."""
     validated: ClassVar[bool] = True
     """Whether it is measured at validations too."""
 

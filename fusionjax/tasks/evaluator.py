@@ -51,6 +51,8 @@ class Evaluator:
         task, named, reasons = TASKS[name], self.config.evaluation.tasks, []
         if task.objective is not None and task.objective not in self.config.objectives.used():
             reasons.append(f"objectives.{task.objective}.weight is 0")
+        if name not in TASKS.own:  # of ours `build_inputs` has asked
+            self.data.inputs.shop.require(*task.parts, purpose=f"evaluation.tasks: {name}")
         if not task.count(self.data, split):
             reasons.append(f"the shop has no {SPLITS[split]} examples for it")
         if reasons and named and name in named:

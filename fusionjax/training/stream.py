@@ -186,7 +186,7 @@ def epoch_of(config: schema.Run, objectives: Mapping[str, Objective]) -> float:
     """Steps of an epoch: of one round over the examples of the objective that needs the most steps for it."""
     needed = [0.0]
     for name, objective in objectives.items():
-        section = getattr(config.objectives, name)
+        section = config.objectives.used()[name]
         needed.append(objective.steps_per_epoch * section.every / (section.end - section.begin))
     return max(needed) / config.train.accumulate
 
