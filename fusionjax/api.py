@@ -86,7 +86,7 @@ def load_config(
         last = [layer(overrides, "overrides")]
     else:
         last, words = [], _words(overrides)
-    found = load_run(path, words, [*layers, *last], renamed)
+    found = load_run(path, words, [*layers, *last], renamed, dotted=True)
     if shop is None:
         return found
     if shop.origin is None:
@@ -94,7 +94,7 @@ def load_config(
     from fusionjax.data.prepare import cache_root
 
     named = layer(shop.origin.settings(cache_root(found.data)), "shop")
-    return load_run(path, words, [*layers, named, *last], renamed)
+    return load_run(path, words, [*layers, named, *last], renamed, dotted=True)
 
 
 def _words(overrides: Sequence[str]) -> list[str]:

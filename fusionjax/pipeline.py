@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusionjax import hub, runs
+from fusionjax import hub, plugins, runs
 from fusionjax.config import dump_run, schema
 from fusionjax.config.unread import unread
 from fusionjax.data.clean import render_effects
@@ -49,6 +49,7 @@ def run(config: schema.Run, folder: Path | None, name: str, say: Say = print, fi
       NonFiniteLoss, Interrupted: from training.
     """
     trackers.require(config.track)
+    plugins.used(config)  # its mistakes before anything is prepared
     home = runs.open_run(config, folder, name)
     prepared = prepare(config.data, log=say)
     check_fingerprint(home.path, prepared.fingerprint, fingerprint)
@@ -126,6 +127,7 @@ def validate_only(
       UserError, NonFiniteLoss, Interrupted: as `run`.
     """
     trackers.require(config.track)
+    plugins.used(config)  # its mistakes before anything is prepared
     home = runs.open_run(config, folder, name)
     prepared = prepare(config.data, log=say)
     check_fingerprint(home.path, prepared.fingerprint, fingerprint)
@@ -206,6 +208,7 @@ def run_together(
     if reason := cannot_share(config):
         raise UserError(f"{name}: {reason}")
     trackers.require(config.track)
+    plugins.used(config)  # its mistakes before anything is prepared
     configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
     homes = [runs.open_run(one, folder, name) for one, folder in zip(configs, folders, strict=True)]
     prepared = prepare(config.data, log=say)
@@ -354,6 +357,8 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
             )
         return record
     record = runs.provenance(config, prepared.fingerprint, prepared.source)
+    if found := plugins.used(config):
+        record |= _of_plugins(record, found)
     entity_text = config.model.entity.text
     places = {
         "text.checkpoint": config.text.checkpoint,
@@ -364,6 +369,12 @@ def _start(home: RunFolder, config: schema.Run, prepared: Prepared) -> dict[str,
         record["checkpoints"] = checkpoints  # SHA-256: a folder's name says little
     write_json(home.provenance_file, record)
     return record
+
+
+def _of_plugins(record: Mapping[str, Any], found: Sequence[Mapping[str, str | None]]) -> dict[str, Any]:
+    """What the provenance says of plug-ins: which were used, and their packages beside the others."""
+    packages = {one["package"]: one["version"] or "unknown" for one in found if one["package"]}
+    return {"plugins": list(found), "versions": {**record["versions"], **packages}}
 
 
 def measure(best: serving.Model, inputs: Inputs, config: schema.Run) -> tuple[dict[str, Any], dict[str, Scores]]:
@@ -394,10 +405,12 @@ def baselines_alone(config: schema.Run, home: RunFolder, fingerprint: str | None
     Raises:
       UserError: the data are not those with the fingerprint.
     """
+    found = plugins.used(config)
     home.path.mkdir(parents=True, exist_ok=True)
     prepared = prepare(config.data, log=say)
     check_fingerprint(home.path, prepared.fingerprint, fingerprint)
-    write_json(home.provenance_file, runs.provenance(config, prepared.fingerprint, prepared.source))
+    record = runs.provenance(config, prepared.fingerprint, prepared.source)
+    write_json(home.provenance_file, record | (_of_plugins(record, found) if found else {}))
     with tempfile.TemporaryDirectory() as elsewhere:  # the tokeniser is not worth keeping
         inputs = _inputs(prepared, config, RunFolder(Path(elsewhere)), say)
     results, scores = measure_baselines(inputs, config)

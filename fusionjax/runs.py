@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fusionjax.config import changed_keys, config_digest, dump_run, load_run, schema
+from fusionjax.config import changed_keys, config_digest, dump_run, load_run, plugins, schema
 from fusionjax.errors import UserError
 from fusionjax.files import write_whole
 
@@ -87,11 +87,14 @@ class RunFolder:
         """The run's resolved config.
 
         Raises:
-          UserError: there is no run in this folder.
+          UserError: there is no run in this folder; or it names `package.module:Name`, which is not imported for a run that
+            is only opened.
         """
         if not self.config_file.exists():
             raise UserError(f"{self.path}: no run there (config.yaml is missing)")
-        return load_run(self.config_file)
+        config = load_run(self.config_file)
+        plugins.look_up_dotted(config.model_dump(mode="json"), started=False)
+        return config
 
     def results(self) -> dict[str, Any]:
         return json.loads(self.results_file.read_text(encoding="utf-8"))

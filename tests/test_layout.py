@@ -16,28 +16,30 @@ PACKAGE = Path(__file__).parents[1] / "fusionjax"
 # Room → the rooms it may import. A room is a folder or a module right under fusionjax/.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "names": set(),
+    "registry": {"errors"},
     "files": set(),
     "losses": set(),
     "kernels": set(),
     "packing": set(),
-    "config": {"errors"},
-    "models": {"kernels"},
+    "config": {"errors", "names", "registry"},
+    "models": {"kernels", "names", "registry"},
     "hub": {"errors", "files", "models"},
-    "data": {"errors", "files", "config", "hub", "packing"},
+    "data": {"errors", "registry", "files", "config", "hub", "packing"},
     "runs": {"errors", "files", "config"},
     "retrieval": {"errors", "files", "models"},
     "embedding": {"packing", "models"},
     "text_encoder": {"errors", "hub", "models", "packing", "embedding", "runs"},
     "encode": {"errors", "files", "hub", "runs", "text_encoder"},
     "inference": {"errors", "config", "hub", "data", "models", "losses", "packing", "embedding"},
-    "evaluation": {"errors", "files", "config", "hub", "data", "models", "losses", "inference"},
-    "baselines": {"errors", "config", "data", "evaluation"},
-    "objectives": {"errors", "config", "data", "models", "losses", "kernels", "inference", "evaluation"},
+    "evaluation": {"errors", "registry", "files", "config", "hub", "data", "models", "losses", "inference"},
+    "baselines": {"errors", "registry", "config", "data", "evaluation"},
+    "objectives": {"errors", "registry", "config", "data", "models", "losses", "kernels", "inference", "evaluation"},
 }
-ROOMS["tasks"] = {"errors", "config", "data", "models", "losses", "inference", "evaluation", "baselines"}
+ROOMS["tasks"] = {"errors", "registry", "config", "data", "models", "losses", "inference", "evaluation", "baselines"}
 ROOMS["training"] = {
     *("errors", "files", "config", "hub", "data", "models", "losses", "packing", "inference", "evaluation", "objectives"),
-    *("runs", "text_encoder"),
+    *("runs", "text_encoder", "registry"),
 }
 ROOMS["reporting"] = {"errors", "files", "config", "data", "evaluation", "tasks", "inference", "runs"}
 ROOMS["serving"] = {
@@ -45,6 +47,9 @@ ROOMS["serving"] = {
     *("files", "retrieval"),
 }
 ROOMS["export"] = {"errors", "data", "hub", "models", "serving"}
+ROOMS["plugins"] = {
+    *("registry", "config", "data", "models", "evaluation", "baselines", "objectives", "tasks", "training"),
+}
 ROOMS["pipeline"] = {*ROOMS}
 ROOMS["seeds"] = ROOMS["settings"] = {*ROOMS}
 ROOMS["studies"] = {*ROOMS}

@@ -53,7 +53,7 @@ Known = TypeVar("Known", Catalogue, TrainTriples)
 class Baseline(abc.ABC, Generic[Known]):
     """One method on one run's training data.
 
-    A new one is a file with a subclass, and a line in `baselines.BASELINES`.
+    A new one is a file with a subclass, and a line in `baselines.BASELINES` or an entry point in `fusionjax.baselines`.
     """
 
     grid: ClassVar[tuple[Settings, ...]] = ({},)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from fusionjax.config.section import Positive, Rate, Section, Share
 
@@ -158,6 +158,8 @@ class Data(Section):
     files: Files = Files()
     triples: TriplesFiles = TriplesFiles()
     wikidata5m: Wikidata5m = Wikidata5m()
+    plugins: dict[str, dict[str, JsonValue]] = Field(default={})
+    """Options of plug-ins' sources, by name: each source says which it has."""
     clean: Clean = Clean()
     split: Split = Split()
     graph: Graph = Graph()

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fusionjax.config.section import NonNegative, Objective, Positive, Rate, Section
+from fusionjax import names, registry
+from fusionjax.config.section import Known, NonNegative, Objective, Positive, Rate, Section
 
 
 class Negatives(Section):
@@ -16,7 +17,7 @@ class Negatives(Section):
     """Each triple asks for its tail and its head; or for one of them, drawn evenly, or by the relation's mean tails a head and
     heads a tail (Wang et al. 2014), so that a false negative is rarer. The last two need `reciprocal: false` (with it each
     triple asks both, in turn) and `shared: 0`."""
-    sampler: Literal["uniform", "degree", "typed"] = "uniform"
+    sampler: Annotated[str, Known(registry.SAMPLERS, names.SAMPLERS)] = "uniform"
     """From all entities; in proportion to a power of their degree; from those the relation has at that end in training (needs
     `shared: 0`, as the queries that share a draw are of several relations)."""
     power: NonNegative = 0.75

@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from fusionjax.config import explain, upgrade, yaml_tree
+from fusionjax.config import explain, plugins, upgrade, yaml_tree
 from fusionjax.config.schema import Run
 from fusionjax.config.yaml_tree import Tree, dotted
 from fusionjax.errors import UserError, nearest
@@ -27,6 +27,7 @@ def load_run(
     overrides: Sequence[str] = (),
     layers: Sequence[Tree] = (),
     renamed: dict[str, str] | None = None,
+    dotted: bool = False,
 ) -> Run:
     """Reads a run config.
 
@@ -35,12 +36,13 @@ def load_run(
       layers: what lies between the files and the overrides (the rows of a study; see `layer`).
       overrides: `a.b.c=value` each, the value written as in YAML; the last of two with one key wins.
       renamed: gets yesterday's keys that were read, each with today's name of it.
+      dotted: imports what the config names as `package.module:Name`: only where its user starts the run.
 
     Raises:
       UserError: one line for each problem: file and line (or `command line`), dotted key, what was expected, what was got.
     """
     files = [] if path is None else read_chain(Path(path))
-    return resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed)
+    return resolve([*files, *layers, _read_overrides(overrides)], len(files), renamed, dotted)
 
 
 def load_values(values: Mapping[str, Any], origin: str) -> Run:
@@ -52,9 +54,11 @@ def load_values(values: Mapping[str, Any], origin: str) -> Run:
     return resolve([Tree(dict(values), {(): origin})], 1)
 
 
-def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None) -> Run:
+def resolve(layers: Sequence[Tree], files: int, renamed: dict[str, str] | None = None, dotted: bool = False) -> Run:
     """The run that layers make on top of the defaults; the first `files` of them are files."""
     merged, problems = merge_layers(layers, files, renamed)
+    if dotted:
+        plugins.look_up_dotted(merged.values, started=True)
     try:
         # The JSON reader is the strict one that takes a list for a tuple and 1 for 1.0, but no text or true for a number.
         run = Run.model_validate_json(json.dumps(merged.values), strict=True)

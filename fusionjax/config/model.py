@@ -4,13 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fusionjax.config.section import NonNegative, Positive, Rate, Section
+from fusionjax import names, registry
+from fusionjax.config.section import Known, NonNegative, Positive, Rate, Section
 
-ScorerName = Literal[
-    "transe", "distmult", "complex", "simple", "rotate", "rotate_l2", "rescal", "tucker", "conve", "quate", "pairre"
-]
-PARTS = {"complex": 2, "simple": 2, "rotate": 2, "rotate_l2": 2, "quate": 4}
-"""Equal parts some scorers cut an entity's numbers into (this room knows no models: the scorers say the same)."""
+ScorerName = Annotated[str, Known(registry.SCORERS, names.SCORERS)]
 
 
 class Init(Section):
@@ -89,7 +86,7 @@ class Entity(Section):
 
     @model_validator(mode="after")
     def _dim_can_be_cut(self) -> "Entity":
-        parts = PARTS.get(self.scorer, 1)
+        parts = names.SCORERS[self.scorer].parts if self.scorer in names.SCORERS else 1  # a plug-in's says so when it is made
         if self.dim % parts:
             raise ValueError(f"dim: {self.scorer} needs a multiple of {parts}, got {self.dim}")
         height = self.convolution.height

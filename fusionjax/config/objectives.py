@@ -2,10 +2,11 @@
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
+from fusionjax.config import plugins
 from fusionjax.config.link_prediction import LinkPrediction
 from fusionjax.config.section import Objective, Positive, Rate, Section
 
@@ -112,6 +113,15 @@ class NextProduct(Objective):
     """`sampled` only: uniformly drawn negatives shared by the batch."""
 
 
+def _sections(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    for name in values:
+        if name in Objectives.model_fields:
+            raise ValueError(f"'{name}' is an objective of ours: its keys stand under objectives.{name}")
+    return {name: plugins.section_of(name, each) for name, each in values.items()}
+
+
 class Objectives(Section):
     link_prediction: LinkPrediction = LinkPrediction()
     alignment: Alignment = Alignment()
@@ -121,10 +131,20 @@ class Objectives(Section):
     distillation: Distillation = Distillation()
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     """Start of the learned temperatures of the cosine objectives."""
+    plugins: Annotated[
+        dict[str, SerializeAsAny[Objective]],
+        BeforeValidator(_sections),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "object"}}),
+    ] = Field(default={})
+    """Objectives of plug-ins by name, each with its own section: `weight`, `batch_size`, `every`, … and keys of its own."""
+
+    def every(self) -> dict[str, Objective]:
+        """All objectives by name, in the order in which they stand here, plug-ins' last."""
+        return {**{name: each for name, each in self if isinstance(each, Objective)}, **self.plugins}
 
     def used(self) -> dict[str, Objective]:
-        """The objectives with a weight, by name, in the order in which they stand here."""
-        return {name: each for name, each in self if isinstance(each, Objective) and each.weight > 0}
+        """Those with a weight."""
+        return {name: each for name, each in self.every().items() if each.weight > 0}
 
     @model_validator(mode="after")
     def _every_step_trains_something(self) -> "Objectives":

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fusionjax import names
 from fusionjax.config.data import (
     AmazonBeauty,
     Clean,
@@ -25,7 +26,6 @@ from fusionjax.config.data import (
 from fusionjax.config.evaluation import Evaluation, TaskName
 from fusionjax.config.link_prediction import LinkPrediction, Loss, Negatives, Penalty
 from fusionjax.config.model import (
-    PARTS,
     Convolution,
     Dropout,
     Entity,
@@ -51,7 +51,6 @@ from fusionjax.config.track import Track
 from fusionjax.config.train import LearningRate, Optimiser, RuleName, Rules, Train
 
 __all__ = [
-    "PARTS",
     "VERSION",
     "Alignment",
     "AmazonBeauty",
@@ -101,6 +100,7 @@ __all__ = [
     "TriplesFiles",
     "User",
     "Wikidata5m",
+    "check_scorer",
 ]
 
 VERSION = 2
@@ -119,10 +119,6 @@ SettingName = Literal[
     "model.entity.text.temperature",
 ]
 """Numbers that a compiled program takes as arguments, so that runs that differ in them alone can share one."""
-_DURA = ("distmult", "complex", "simple", "rescal")
-"""Scorers that the DURA penalty is defined for."""
-_RELATIONS = ("transe", "distmult", "complex", "simple", "rescal", "tucker")
-"""Scorers whose score is a product with the relation, so that relations can be predicted."""
 
 
 class Run(Section):
@@ -163,20 +159,25 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _scorer_fits_objective(self) -> "Run":
-        scorer, links = self.model.entity.scorer, self.objectives.link_prediction
-        if links.weight == 0:
-            return self
-        if scorer == "conve" and not links.reciprocal:
-            raise ValueError(
-                "model.entity.scorer: conve predicts tails only: it needs objectives.link_prediction.reciprocal: true"
-            )
-        if links.penalty.name == "dura" and scorer not in _DURA:
-            raise ValueError(
-                f"objectives.link_prediction.penalty.name: dura is for {', '.join(_DURA)}, got model.entity.scorer: {scorer}"
-            )
-        if links.relation_prediction and scorer not in _RELATIONS:
-            raise ValueError(
-                f"objectives.link_prediction.relation_prediction: not with model.entity.scorer: {scorer}, "
-                "whose score is no product with the relation"
-            )
+        scorer = self.model.entity.scorer
+        if scorer in names.SCORERS:  # of a plug-in's, `training.state` asks when it makes it
+            check_scorer(scorer, names.SCORERS[scorer], self.objectives.link_prediction)
         return self
+
+
+def check_scorer(scorer: str, facts: names.ScorerFacts, links: LinkPrediction) -> None:
+    """Raises `ValueError` if a scorer does not do what link prediction asks for."""
+    if links.weight == 0:
+        return
+    if not facts.two_sided and not links.reciprocal:
+        raise ValueError(
+            f"model.entity.scorer: {scorer} predicts tails only: it needs objectives.link_prediction.reciprocal: true"
+        )
+    if links.penalty.name == "dura" and not facts.dura:
+        allowed = ", ".join(name for name, each in names.SCORERS.items() if each.dura)
+        raise ValueError(f"objectives.link_prediction.penalty.name: dura is for {allowed}, got model.entity.scorer: {scorer}")
+    if links.relation_prediction and not facts.predicts_relations:
+        raise ValueError(
+            f"objectives.link_prediction.relation_prediction: not with model.entity.scorer: {scorer}, "
+            "whose score is no product with the relation"
+        )

@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, field_validator, model_validator
 
+from fusionjax import names, registry
 from fusionjax.config import explain
 from fusionjax.config.load import layer, load_run
-from fusionjax.config.schema import Positive, Run, Section, TaskName
+from fusionjax.config.schema import Positive, Run, Section
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
 
@@ -170,8 +171,8 @@ class Search(Section):
             task, slash, name = self.metric.partition("/")
             if not slash or not name:
                 raise ValueError(f"metric '{self.metric}': expected TASK/METRIC or mean")
-            if task not in _TASKS:
-                raise ValueError(f"metric '{self.metric}': no task '{task}'{nearest(task, _TASKS)}")
+            if task not in (tasks := registry.known(registry.TASKS, names.TASKS)) and not registry.is_dotted(task):
+                raise ValueError(f"metric '{self.metric}': no task '{task}'{nearest(task, tasks)}")
         return self
 
     @property
@@ -192,9 +193,6 @@ class Search(Section):
         columns = [values.grid(is_whole(key)) or () for key, values in self.space.items()]
         for point in itertools.product(*columns):
             yield dict(zip(self.space, point, strict=True))
-
-
-_TASKS: tuple[str, ...] = get_args(TaskName)
 
 
 def with_params(base: Run, params: Mapping[str, Any], origin: str | Mapping[str, str] = "search.space") -> Run:

@@ -10,27 +10,18 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, model_validator
 
+from fusionjax import names, registry
 from fusionjax.config import explain, upgrade, yaml_tree
 from fusionjax.config.schema import Section, TaskName
 from fusionjax.config.search import Search
+from fusionjax.config.section import Known
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
 
 Overrides = dict[str, Any]
 """Dotted key of a run config → value."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-SegmentName = Literal[
-    "popularity",
-    "degree",
-    "history",
-    "language",
-    "query_length",
-    "query_frequency",
-    "seen",
-    "direction",
-    "relation",
-    "relation_category",
-]
+SegmentName = Annotated[str, Known(registry.SEGMENTS, names.SEGMENTS, bare=True)]
 
 
 class Statistics(Section):

@@ -1,10 +1,12 @@
 """`track`: where metrics go besides the run folder."""
 
 import re
+from typing import Annotated
 
 from pydantic import model_validator
 
-from fusionjax.config.section import Section
+from fusionjax import registry
+from fusionjax.config.section import Known, Section
 
 
 class Track(Section):
@@ -18,6 +20,8 @@ class Track(Section):
     """MLflow (extra `mlflow`), at `mlflow_uri`."""
     trackio: bool = False
     """trackio (extra `trackio`): its own local folder, unless its variables (TRACKIO_DIR, TRACKIO_SPACE_ID) say otherwise."""
+    plugins: tuple[Annotated[str, Known(registry.TRACKERS, ())], ...] = ()
+    """Trackers of plug-ins."""
     project: str = "fusionjax"
     """Project (W&B, trackio) or experiment (MLflow): letters, digits and `_-.`."""
     name: str | None = None

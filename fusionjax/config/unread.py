@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fusionjax import names
 from fusionjax.config.schema import Run
 from fusionjax.config.upgrade import GRAPH_PROFILE
 
-_DISTANCES = ("transe", "rotate", "rotate_l2", "pairre")
-_INSIDE = ("rescal", "tucker", "conve")
-"""Scorers with dropout inside."""
 _ENTITY, _LINKS, _OPTIMISER = "model.entity", "objectives.link_prediction", "train.optimiser"
 _GROUPS = ("encoder", "tables", "heads")
 """Of parameters: those that `train.optimiser.rules` names."""
@@ -40,19 +38,21 @@ def meaningless(config: Mapping[str, Any]) -> list[str]:
       config: a whole config, flattened.
     """
     scorer, text = config[f"{_ENTITY}.scorer"], config[f"{_ENTITY}.text.use"]
+    # What a plug-in's scorer reads only its class says: then nothing is called unread.
+    read = names.SCORERS[scorer].reads if scorer in names.SCORERS else names.ENTITY_KEYS
     training, sampler = config[f"{_LINKS}.training"], config[f"{_LINKS}.negatives.sampler"]
     loss, penalty = config[f"{_LINKS}.loss.name"], config[f"{_LINKS}.penalty.name"]
     rules = [config[f"{_OPTIMISER}.name"], *(config.get(f"{_OPTIMISER}.rules.{group}") for group in _GROUPS)]
     nothing = {
-        f"{_ENTITY}.norm": scorer != "transe",
-        f"{_ENTITY}.margin": scorer not in _DISTANCES,
-        f"{_ENTITY}.relation_dim": scorer != "tucker",
-        f"{_ENTITY}.convolution.": scorer != "conve",
+        f"{_ENTITY}.norm": "norm" not in read,
+        f"{_ENTITY}.margin": "margin" not in read,
+        f"{_ENTITY}.relation_dim": "relation_dim" not in read,
+        f"{_ENTITY}.convolution.": "convolution" not in read,
         f"{_ENTITY}.text.checkpoint": text == "none",
         f"{_ENTITY}.text.hidden": text == "none",
         f"{_ENTITY}.text.align": text != "align",
         f"{_ENTITY}.text.temperature": text != "align",
-        **{f"{_ENTITY}.dropout.{place}": scorer not in _INSIDE for place in ("input", "feature", "hidden")},
+        **{f"{_ENTITY}.dropout.{place}": "dropout" not in read for place in ("input", "feature", "hidden")},
         f"{_LINKS}.negatives.": training != "negatives",
         f"{_LINKS}.negatives.power": sampler != "degree",
         f"{_LINKS}.loss.margin": loss != "margin",
@@ -78,8 +78,8 @@ def _of_other_objectives(run: Run) -> list[str]:
     entity = {"alignment", "link_prediction"} & set(used) or "entity" in sources
     found = [
         f"objectives.{name}.{key}"
-        for name, one in run.objectives
-        if name not in used and name != "temperature"
+        for name, one in run.objectives.every().items()
+        if name not in used and name not in run.objectives.plugins
         for key in [*(f"{inner}." for inner in type(one).model_fields), *type(one).model_fields]
         if key != "weight"
     ]

@@ -302,7 +302,7 @@ def require_parts(shop: Shop, config: schema.Run) -> None:
         "link_prediction": (),
     }
     for task in config.evaluation.tasks or ():
-        shop.require(*needs[task], purpose=f"evaluation.tasks: {task}")
+        shop.require(*needs.get(task, ()), purpose=f"evaluation.tasks: {task}")
 
 
 def build_sequences(shop: Shop) -> Sequences:

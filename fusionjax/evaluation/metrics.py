@@ -25,6 +25,7 @@ import numpy as np
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation.ragged import Ragged
 from fusionjax.evaluation.scores import CORRECT, Examples, Measure
+from fusionjax.registry import Registry, is_dotted
 
 HEAD, MIDDLE, TAIL, COLD = 0, 1, 2, 3
 SEGMENTS = ("head", "middle", "tail", "cold")
@@ -219,7 +220,7 @@ def _adjusted_mean_rank_index(asked: Asked, k: int) -> np.ndarray:
     return 1.0 - linearised(beaten_by, by_chance)
 
 
-METRICS: dict[str, Metric] = {
+_OWN: dict[str, Metric] = {
     "mrr": Metric(_mrr, "allowed"),
     "hits": Metric(lambda asked, k: hits(asked.relevant, asked.first, k), "needed"),
     "recall": Metric(lambda asked, k: recall(asked.relevant, asked.first, k), "needed"),
@@ -230,7 +231,8 @@ METRICS: dict[str, Metric] = {
     "mr": Metric(_mean_rank, "none", higher_is_better=False),
     "amri": Metric(_adjusted_mean_rank_index, "none", needs_candidates=True),
 }
-"""Metrics of ranks. A new one is a line here."""
+METRICS: Registry[Metric] = Registry("fusionjax.metrics", Metric, _OWN, instances=True)
+"""Metrics of ranks. A new one is a line here, or a `Metric` that is an entry point in the group `fusionjax.metrics`."""
 
 OUTCOMES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": lambda correct, label: correct,
@@ -269,9 +271,9 @@ def parse(name: str) -> tuple[Metric, int]:
         UserError: no such metric, or a cut-off missing, impossible or not a whole number from 1.
     """
     base, at, cut = name.partition("@")
-    metric = METRICS.get(base)
-    if metric is None:
-        raise UserError(f"no metric '{name}'{nearest(name, _SHOWN)}")
+    if base not in METRICS and not is_dotted(base):
+        raise UserError(f"no metric '{name}'{nearest(name, _shown())}")
+    metric = METRICS[base]
     if at and not (cut.isascii() and cut.isdigit() and int(cut) > 0 and str(int(cut)) == cut):
         raise UserError(f"no metric '{name}': its cut-off must be a whole number from 1, such as {base}@10")
     if metric.cut_off != "allowed" and bool(at) != (metric.cut_off == "needed"):
@@ -280,7 +282,10 @@ def parse(name: str) -> tuple[Metric, int]:
     return metric, int(cut) if at else 0
 
 
-_SHOWN = tuple(f"{name}@10" if metric.cut_off == "needed" else name for name, metric in METRICS.items())
+def _shown() -> tuple[str, ...]:
+    """Names of metrics of ranks as a person would write them; plug-ins' are not imported for that."""
+    ours = [f"{name}@10" if metric.cut_off == "needed" else name for name, metric in _OWN.items()]
+    return *ours, *(name for name in METRICS.names() if name not in _OWN)
 
 
 def check_name(task: str, name: str, measures: Sequence[Measure] = ()) -> None:
@@ -290,8 +295,9 @@ def check_name(task: str, name: str, measures: Sequence[Measure] = ()) -> None:
         return
     if measures:
         raise UserError(f"no metric '{name}'{nearest(name, known)}")
-    if name.partition("@")[0] not in METRICS:
-        raise UserError(f"no metric '{name}'{nearest(name, (*known, *(one for one in _SHOWN if one not in known)))}")
+    base = name.partition("@")[0]
+    if base not in METRICS and not is_dotted(base):
+        raise UserError(f"no metric '{name}'{nearest(name, (*known, *(one for one in _shown() if one not in known)))}")
     parse(name)
 
 
@@ -300,8 +306,8 @@ def higher_is_better(name: str, measures: Sequence[Measure] = ()) -> bool:
     for one in measures:
         if one.name == name:
             return one.higher_is_better
-    metric = METRICS.get(name.partition("/")[0].partition("@")[0])
-    return metric is None or metric.higher_is_better
+    base = name.partition("/")[0].partition("@")[0]
+    return base not in METRICS or METRICS[base].higher_is_better
 
 
 # -------------------------------------------------------------------------------------------------------------- of examples

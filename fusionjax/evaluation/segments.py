@@ -29,6 +29,7 @@ from fusionjax.data.text import LANGUAGES, language, words
 from fusionjax.evaluation.metrics import SEGMENTS as POPULARITY
 from fusionjax.evaluation.metrics import popularity_segments
 from fusionjax.evaluation.scores import DIRECTIONS, Examples, Segment
+from fusionjax.registry import Registry
 
 HISTORY = (0, 4, 8, 16)
 QUERY_LENGTH = (1, 2, 3, 5)
@@ -40,7 +41,11 @@ MANY = 1.5
 
 
 def segments_of(
-    examples: Examples, inputs: Inputs, split: int = TEST, names: Iterable[str] | None = None
+    examples: Examples,
+    inputs: Inputs,
+    split: int = TEST,
+    names: Iterable[str] | None = None,
+    more: Iterable[str] = (),
 ) -> dict[str, Segment]:
     """The segments of an evaluation's examples, aligned with them.
 
@@ -49,12 +54,14 @@ def segments_of(
         inputs: what the model was measured on.
         split: whose examples they are.
         names: which; default: all.
+        more: plug-ins', as task/name.
 
     Returns:
         Name → segment, only those that mean something for this task and these data (no `query_frequency` where no training
         event has one of the queries).
     """
-    makers = _MAKERS.get(examples.task, {})
+    ours = {key.partition("/")[2]: SEGMENTS[key] for key in SEGMENTS if key.partition("/")[0] == examples.task}
+    makers = ours | {key.partition("/")[2]: SEGMENTS[key] for key in more}
     wanted = set(makers if names is None else names)
     found = {name: make(examples, inputs, split) for name, make in makers.items() if name in wanted}
     return {name: segment for name, segment in found.items() if segment is not None}
@@ -184,7 +191,9 @@ def _relation_rows(examples: Examples, inputs: Inputs, split: int) -> np.ndarray
     return inputs.graph.relation[inputs.graph.split == split][examples.example]
 
 
-_MAKERS: dict[str, dict[str, Callable[[Examples, Inputs, int], Segment | None]]] = {
+Maker = Callable[[Examples, Inputs, int], Segment | None]
+"""(examples, inputs, split) -> their segment, or None where it means nothing for these data."""
+_MAKERS: dict[str, dict[str, Maker]] = {
     "recommendation": {"popularity": _popularity, "degree": _degree, "history": _history, "language": _title_language},
     "search": {
         "popularity": _popularity,
@@ -202,3 +211,10 @@ _MAKERS: dict[str, dict[str, Callable[[Examples, Inputs, int], Segment | None]]]
         "popularity": _popularity,
     },
 }
+SEGMENTS: Registry[Maker] = Registry(
+    "fusionjax.segments",
+    Callable,
+    {f"{task}/{name}": make for task, makers in _MAKERS.items() for name, make in makers.items()},
+    instances=True,
+)
+"""Task/name → maker."""

@@ -4,7 +4,8 @@ A batch is a pure function of (seed, number of the batch), so a resumed run goes
 stopped. What an objective needs of the data (parts of the shop, texts, entities) stands in its section of the config
 (`config.schema.Objective`), where `data/` can read it too.
 
-A new objective is a section in `config/schema.py`, a file here, and a line in the table of `objectives/__init__.py`.
+A new objective is a section in `config/objectives.py`, a file here, and a line in the table of `objectives/__init__.py`. One
+from outside the package brings its `section`, and its keys stand under `objectives.plugins.NAME` (`docs/plugins.md`).
 """
 
 import abc
@@ -28,6 +29,8 @@ class Objective(abc.ABC):
 
     name: ClassVar[str]
     """Its section in `objectives` of a config, its entry in a step's batch, and its loss in the metrics."""
+    section: ClassVar[type[schema.Objective] | None] = None
+    """A plug-in's: the class of its section in `objectives.plugins`."""
     owns_text: ClassVar[bool] = False
     """Reads texts of its own and no product vectors: a step of such objectives alone encodes no live rows."""
     packs_tokens: ClassVar[bool] = False

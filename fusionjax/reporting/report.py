@@ -194,6 +194,7 @@ def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     commit, devices = provenance.get("commit"), Counter(provenance.get("devices") or ())
     if commit:
         commit += " with uncommitted changes" if provenance.get("dirty") else ""
+    plugins = {f"{one['package'] or one['name']} {one['version'] or ''}".strip() for one in provenance.get("plugins") or ()}
     facts = [
         ("Data", (provenance.get("data") or {}).get("name")),
         ("Data fingerprint", provenance.get("fingerprint")),
@@ -204,6 +205,7 @@ def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Finished", provenance.get("finished")),
         ("Devices", ", ".join(f"{n} × {name}" if n > 1 else name for name, n in devices.items())),
         ("Platform", provenance.get("platform")),
+        ("Plug-ins", ", ".join(sorted(plugins))),
         ("Parameters", None if provenance.get("parameters") is None else _count(provenance["parameters"])),
     ]
     return [(label, str(value)) for label, value in facts if value not in (None, "")]

@@ -10,7 +10,7 @@ from fusionjax.studies import facts
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at
 from fusionjax.studies.findings import best_row, shown
-from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named, ranged, settings
+from fusionjax.studies.graph_settings import GRAPHS, named, ranged, scorer_cited, settings
 from fusionjax.studies.grids import EXAMPLES, number
 from fusionjax.studies.markdown import bold, environment, escape
 
@@ -72,7 +72,7 @@ def _model(collected: "Collected", analysis: Analysis) -> list[Markup]:
 
 def _embedding(collected: "Collected", rows: tuple[str, ...]) -> Markup:
     of = settings(facts.only(collected, rows))
-    scorers = dict.fromkeys(SCORERS.get(row["scorer"], row["scorer"]).split(" ")[0] for row in of.values())
+    scorers = dict.fromkeys(scorer_cited(row["scorer"]).split(" ")[0] for row in of.values())
     whose = "all rows" if len(rows) == len(facts.configs(collected)) else named(rows)
     text = f"Graph embedding ({whose}) with {', '.join(scorers)}; an entity has {ranged(of, 'dim', whole=True)} real numbers"
     uses = list(dict.fromkeys(row["text.use"] for row in of.values()))

@@ -67,10 +67,12 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _do(job: dict[str, Any], folders: list[Path]) -> int:
     from fusionjax import pipeline, runs
-    from fusionjax.config import schema
+    from fusionjax.config import plugins, schema
     from fusionjax.errors import Interrupted
 
     runs.keep_compiled_programs()
+    for cell in job["cells"]:  # of a study that its user started
+        plugins.look_up_dotted(cell["config"], started=True)
     configs = [schema.Run.model_validate_json(json.dumps(cell["config"]), strict=True) for cell in job["cells"]]
     try:
         if job["kind"] == "baselines":

@@ -66,6 +66,7 @@ def graph_rows(collected: "Collected") -> tuple[str, ...]:
 
 def _weighted(config: Mapping[str, Any]) -> list[str]:
     objectives = at(config, "objectives") or {}
+    objectives = {**objectives, **(objectives.get("plugins") or {})}
     return [name for name, one in objectives.items() if isinstance(one, Mapping) and one.get("weight")]
 
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from fusionjax import names
 from fusionjax.config.unread import flat, is_in, meaningless
+from fusionjax.errors import UserError
 from fusionjax.studies.facts import configs, graph_rows
 from fusionjax.studies.markdown import escape
 
@@ -33,19 +35,29 @@ _SHORT = {
 }
 """Short name of a key that a graph alone reads, or the start of several → the key of a run."""
 
-SCORERS = {
-    "transe": "TransE [@bordes2013transe]",
-    "distmult": "DistMult [@yang2015distmult]",
-    "complex": "ComplEx [@trouillon2016complex]",
-    "simple": "SimplE [@kazemi2018simple]",
-    "rotate": "RotatE [@sun2019rotate]",
-    "rotate_l2": "RotatE with an L2 distance [@sun2019rotate]",
-    "rescal": "RESCAL [@nickel2011rescal]",
-    "tucker": "TuckER [@balazevic2019tucker]",
-    "conve": "ConvE [@dettmers2018conve]",
-    "quate": "QuatE [@zhang2019quate]",
-    "pairre": "PairRE [@chao2021pairre]",
-}
+SCORERS = {name: f"{facts.title} [@{facts.citation}]" for name, facts in names.SCORERS.items()}
+
+
+def facts_of(scorer: str) -> names.ScorerFacts:
+    """Of one of ours, or of a plug-in's that can be had here; else the name alone."""
+    if scorer in names.SCORERS:
+        return names.SCORERS[scorer]
+    from fusionjax.models.scorers import SCORERS as classes  # imports JAX
+
+    try:
+        return classes[scorer].facts
+    except UserError:
+        return names.ScorerFacts()
+
+
+def scorer_cited(scorer: str) -> str:
+    """A scorer as a methods section names it, with its citation."""
+    if scorer in SCORERS:
+        return SCORERS[scorer]
+    facts = facts_of(scorer)
+    return escape(facts.title or scorer) + (f" ({escape(facts.citation)})" if facts.citation else "")
+
+
 SMALL = "[@kemp2006irm] in the split of Dettmers et al. [@dettmers2018conve]"
 GRAPHS = {
     "codex_s": "CoDEx-S [@safavi2020codex]",

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from fusionjax.errors import UserError
 from fusionjax.reporting.tables import metric_label, task_label
 from fusionjax.studies import methods_graph
 from fusionjax.studies.analysis import Analysis
 from fusionjax.studies.facts import at, configs, graph_rows, measured, only, reference_config, versions
-from fusionjax.studies.graph_settings import GRAPHS, SCORERS, named
+from fusionjax.studies.graph_settings import GRAPHS, named, scorer_cited
 from fusionjax.studies.graph_settings import joined as _and
 from fusionjax.studies.grids import CORRECTIONS
-from fusionjax.studies.markdown import escape
+from fusionjax.studies.markdown import code, escape
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
@@ -162,7 +163,7 @@ def _model(collected: "Collected") -> list[str]:
     if scorers:
         dim = at(config, "model.entity.dim")
         found.append(
-            f"Entities of the product graph are embedded with {_and(SCORERS.get(each, escape(each)) for each in scorers)} "
+            f"Entities of the product graph are embedded with {_and(scorer_cited(each) for each in scorers)} "
             f"({dim} real numbers)."
         )
     if "text" in sources and "entity" in sources:
@@ -319,7 +320,8 @@ def _evaluation(collected: "Collected") -> list[str]:
         if task in collected.examples:
             size = f"{len(collected.examples[task].example):,}"
             shown = _and(metric_label(metric) for metric in metrics)
-            found.append(f"{task_label(task).capitalize()} ({shown}; {size} test examples): {protocols[task]()}.")
+            how = protocols[task]() if task in protocols else escape(_protocol(task))
+            found.append(f"{task_label(task).capitalize()} ({shown}; {size} test examples){f': {how}' if how else ''}.")
     if any(at(each, "data.split.unseen_entities") for each in configs(collected).values()):
         found.append(
             "Of each test triple one end is held out of training: one direction asks for it, the other gives it and asks for "
@@ -340,6 +342,16 @@ def _evaluation(collected: "Collected") -> list[str]:
         )
         found.append(f"Simple baselines on the same examples{chosen}: {_and(names)}.")
     return found
+
+
+def _protocol(task: str) -> str:
+    """What a plug-in's task says of itself; nothing where the plug-in is not to be had."""
+    from fusionjax.tasks import TASKS  # imports JAX
+
+    try:
+        return TASKS[task].protocol
+    except UserError:
+        return ""
 
 
 def _baseline_citation(name: str) -> str:
@@ -386,4 +398,13 @@ def _software(collected: "Collected") -> list[str]:
     names = ("fusionjax", "python", "jax", "optax" if alone else "flax", "numpy")
     shown = {name: f"{name} {', '.join(known[name])}" for name in names if name in known}
     text = "Models are written in JAX [@jax]" + ("" if alone else " and Flax [@flax]")
-    return [f"{text} ({', '.join(escape(each) for each in shown.values())})." if shown else f"{text}."]
+    found = [f"{text} ({', '.join(escape(each) for each in shown.values())})." if shown else f"{text}."]
+    plugins = {
+        (f"{one['package'] or ''} {one['version'] or ''}".strip() or "no package", f"{one['group']}: {one['name']}")
+        for record in measured(collected)
+        for one in record.get("plugins") or ()
+    }
+    for package in sorted({package for package, _ in plugins}):
+        parts = [code(part) for of, part in sorted(plugins) if of == package]
+        found.append(f"Of {escape(package)}, which is no part of FusionJAX, come {_and(parts)}.")
+    return found

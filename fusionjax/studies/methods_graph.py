@@ -14,17 +14,17 @@ from fusionjax.studies.graph_settings import (
     Settings,
     differing,
     effective,
+    facts_of,
     joined,
     named,
     ranged,
+    scorer_cited,
     settings,
 )
 from fusionjax.studies.markdown import code
 
 if TYPE_CHECKING:
     from fusionjax.studies.collect import Collected
-
-_PARTS = {"half as many complex numbers": ("complex", "rotate", "rotate_l2"), "a quarter as many quaternions": ("quate",)}
 
 
 def data(collected: "Collected") -> list[str]:
@@ -67,12 +67,12 @@ def data(collected: "Collected") -> list[str]:
 def model(collected: "Collected") -> list[str]:
     rows = settings(collected)
     scorers: list[str] = list(dict.fromkeys(row["scorer"] for row in rows.values()))
-    found = [f"Entities and relations of the graph are embedded with {joined(SCORERS[each] for each in scorers)}."]
-    complex_ones = [
-        f"for {joined(SCORERS[name].split(' ')[0] for name in names if name in scorers)} {what}"
-        for what, names in _PARTS.items()
-        if set(names) & set(scorers)
-    ]
+    found = [f"Entities and relations of the graph are embedded with {joined(scorer_cited(each) for each in scorers)}."]
+    parts: dict[str, list[str]] = {}
+    for name in sorted(scorers, key=[*SCORERS, *scorers].index):
+        if facts_of(name).numbers:
+            parts.setdefault(facts_of(name).numbers, []).append(scorer_cited(name).split(" ")[0])
+    complex_ones = [f"for {joined(found)} {what}" for what, found in parts.items()]
     dims = ranged(rows, "dim", whole=True)
     found.append(f"An entity has {dims} real numbers{' (' + '; '.join(complex_ones) + ')' if complex_ones else ''}.")
     found += said(
@@ -282,7 +282,7 @@ def _training(row: Settings) -> str:
         "uniform": "uniformly from all entities",
         "degree": "in proportion to the degree" + (f" to the power of {power:g}" if power != 1 else ""),
         "typed": "uniformly from the entities that the relation has at that end in training",
-    }[row["negatives.sampler"]]
+    }.get(row["negatives.sampler"], f"by {code(row['negatives.sampler'])}")
     asked = "its tail and for its head"
     if not row["reciprocal"]:
         asked = {

@@ -101,7 +101,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
             raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
     _check_metrics(study, tree, StudyFolder(file.parent))
     base = _base(study.base, file, tree.origin(("base",)))
-    load_run(base, places)  # its own mistakes are said once, not for every row
+    load_run(base, places, dotted=True)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
     for row, values in rows.items():
         layers = [
@@ -113,7 +113,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
         if row in bases:
             start = _base(bases[row], file, tree.origin(("rows", row, "base")))
         try:
-            configs[row] = load_run(start, ["evaluation.baselines=false", "seeds=[]", *places], layers)
+            configs[row] = load_run(start, ["evaluation.baselines=false", "seeds=[]", *places], layers, dotted=True)
         except UserError as error:
             raise UserError(f"row '{row}': {error}") from None
     _check_shown(study, configs, tree)
@@ -179,8 +179,8 @@ def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) ->
 def _measures(config: schema.Run, task: str) -> bool:
     """Whether a run is trained for a task, and is to be measured on it."""
     objective = TASKS[task].objective
-    trained = objective is None or getattr(config.objectives, objective).weight > 0
-    return trained and (config.evaluation.tasks is None or task in config.evaluation.tasks)
+    trained = objective is None or objective in config.objectives.used()
+    return trained and task in (TASKS.own if config.evaluation.tasks is None else config.evaluation.tasks)
 
 
 def slug(name: str) -> str:

@@ -94,6 +94,8 @@ def _changes(old: dict[str, Any], new: schema.Run) -> str:
 def data_key(config: dict[str, Any]) -> str:
     """What determines the data's fingerprint: the `data` section without places, controls and what is made of the graph."""
     kept = {key: value for key, value in config["data"].items() if key not in ("source_dir", "cache_dir", "controls", "graph")}
+    if not kept.get("plugins"):
+        kept.pop("plugins", None)  # records from before there were any
     kept["split"] = {key: value for key, value in kept.get("split", {}).items() if key != "unseen_entities"}
     return json.dumps(kept, sort_keys=True)
 
@@ -352,6 +354,7 @@ def _facts(config: schema.Run, home: RunFolder) -> Record:
         "naming": NAMING,
         "config": config.model_copy(update={"data": data}).model_dump(mode="json", exclude={"track"}),
         **{key: found.get(key) for key in (*kept, "parameters")},
+        **({"plugins": found["plugins"]} if "plugins" in found else {}),
         **_cost(home),
     }
 

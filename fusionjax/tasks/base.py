@@ -46,13 +46,17 @@ class Data:
         """`batch_size` and `block`: what is scored at once."""
         return {"batch_size": self.config.evaluation.batch_size, "block": self.config.evaluation.block}
 
+    def more_baselines(self, task: str) -> tuple[str, ...]:
+        """Plug-ins' baselines of a task that the config names, as task/name."""
+        return self.config.evaluation.plugins.of("baselines", task)
+
     def most(self, split: int) -> int:
         """Examples of a task at most; 0: all."""
         return {VALID: self.config.evaluation.max_valid, TEST: self.config.evaluation.max_test}[split]
 
 
 class Task(abc.ABC, Generic[Prepared]):
-    """One task. A new one is a file with a subclass, and a line in `tasks.TASKS`."""
+    """One task. A new one is a file with a subclass, and a line in `tasks.TASKS` or an entry point in `fusionjax.tasks`."""
 
     name: ClassVar[str]
     objective: ClassVar[str | None]
@@ -65,6 +69,10 @@ class Task(abc.ABC, Generic[Prepared]):
     """Names of groups of its examples or targets that `evaluation.segments` or the task itself makes."""
     measures: ClassVar[tuple[Measure, ...]] = ()
     """Plain values of an example; none: ranks."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What is computed where nobody says what; none: `evaluation.metrics.default_names`."""
+    protocol: ClassVar[str] = ""
+    """A plug-in's: how it is measured, as half a sentence for the methods section of a study."""
     validated: ClassVar[bool] = True
     """Whether it is measured at validations too."""
 
@@ -102,7 +110,8 @@ class Task(abc.ABC, Generic[Prepared]):
         Raises:
           UserError: there is no such metric.
         """
-        chosen = config.evaluation.metrics.get(self.name, default_names(self.name, self.measures))  # pyright: ignore
+        usual = self.metrics or default_names(self.name, self.measures)
+        chosen = config.evaluation.metrics.get(self.name, usual)
         task, _, metric = config.train.select.partition("/")
         wanted = [*chosen, self.main, *([metric] if task == self.name and "/" not in metric else [])]
         for name in chosen:

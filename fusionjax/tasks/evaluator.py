@@ -41,7 +41,9 @@ class Evaluator:
           UserError: a named task lacks its objective or its examples; `evaluation.metrics` names what there is not.
         """
         if split not in self._tasks:
-            measured = [name for name, task in TASKS.items() if split == TEST or task.validated]
+            named = self.config.evaluation.tasks or ()
+            every = dict.fromkeys([*TASKS, *named])  # a plug-in's task only where it is named
+            measured = [name for name in every if split == TEST or TASKS[name].validated]
             self._tasks[split] = tuple(name for name in measured if self._possible(name, split))
         return self._tasks[split]
 
@@ -49,6 +51,8 @@ class Evaluator:
         task, named, reasons = TASKS[name], self.config.evaluation.tasks, []
         if task.objective is not None and task.objective not in self.config.objectives.used():
             reasons.append(f"objectives.{task.objective}.weight is 0")
+        if name not in TASKS.own:  # of ours `build_inputs` has asked
+            self.data.inputs.shop.require(*task.parts, purpose=f"evaluation.tasks: {name}")
         if not task.count(self.data, split):
             reasons.append(f"the shop has no {SPLITS[split]} examples for it")
         if reasons and named and name in named:
@@ -107,10 +111,11 @@ class Evaluator:
           simple: task → baseline → result.
         """
         found = {}
-        for task in [name for name in TASKS if name in model or name in simple]:
+        for task in dict.fromkeys(name for name in (*TASKS, *model, *simple) if name in model or name in simple):
             results = {"model": model[task]} if task in model else {}
             examples, values = scores_of({**results, **simple.get(task, {})})
-            segments = {**examples.segments, **segments_of(examples, self.data.inputs.uncontrolled(), TEST)}
+            more = self.config.evaluation.plugins.of("segments", task)
+            segments = {**examples.segments, **segments_of(examples, self.data.inputs.uncontrolled(), TEST, more=more)}
             found[task] = Scores(dataclasses.replace(examples, segments=segments), values)
         return found
 

@@ -72,7 +72,7 @@ class LinkPrediction(Task[TriplesToRank]):
             found = evaluate_scorers(*scorers, to_rank.triples, data.known, data.n_entities, names=to_rank.names, **data.size)
             return numbered(found, to_rank.rows)
 
-        return measure_baselines(self.name, known, measure, test)
+        return measure_baselines(self.name, known, measure, test, more=data.more_baselines(self.name))
 
     def intervals(self, data: Data, result: Result) -> dict[str, dict[str, float]]:
         assert result.examples is not None

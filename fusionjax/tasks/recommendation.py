@@ -103,7 +103,8 @@ class Recommendation(Task[UsersToServe]):
         tuned_on = None
         if len(valid.user) and inputs.n_products <= TUNE_MOST_PRODUCTS:
             tuned_on = self._prepared(data, valid.take(tuning_sample(len(valid.user))))
-        return measure_baselines(self.name, known, lambda scorer, on: on.rank(scorer), test, tuned_on, self.main)
+        more = data.more_baselines(self.name)
+        return measure_baselines(self.name, known, lambda scorer, on: on.rank(scorer), test, tuned_on, self.main, more=more)
 
     def show(self, predictor: Predictor, data: Data, most: int = 6, k: int = 5) -> list[UserExample]:
         shop, evaluation = data.inputs.shop, data.config.evaluation

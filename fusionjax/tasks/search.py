@@ -71,7 +71,8 @@ class Search(Task[JudgedQueries]):
             queries = np.unique(valid.query)
             keep = np.isin(valid.query, queries[tuning_sample(len(queries))])
             tuned_on = dataclasses.replace(test, judged=Judged(*(column[keep] for column in valid)))
-        return measure_baselines(self.name, known, lambda scorer, on: on.rank(scorer), test, tuned_on, self.main)
+        more = data.more_baselines(self.name)
+        return measure_baselines(self.name, known, lambda scorer, on: on.rank(scorer), test, tuned_on, self.main, more=more)
 
     def show(self, predictor: Predictor, data: Data, most: int = 6, k: int = 5) -> list[QueryExample]:
         shop, judged = data.inputs.shop, judged_queries(data.inputs, TEST)

@@ -65,7 +65,8 @@ class TripleClassification(Task[TriplesToTell]):
         return dataclasses.replace(result, metrics={**result.metrics, **more})
 
     def baselines(self, data: Data, test: TriplesToTell) -> dict[str, Result]:
-        return measure_baselines(self.name, TrainTriples(data.triples(TRAIN), data.n_entities), measure_score, test)
+        known, more = TrainTriples(data.triples(TRAIN), data.n_entities), data.more_baselines(self.name)
+        return measure_baselines(self.name, known, measure_score, test, more=more)
 
 
 def measure_score(score: Score, examples: TriplesToTell, by: By = "relation") -> Result:

@@ -50,5 +50,6 @@ def joint_loss(
         fresh = towers.encode(batch["live"], len(batch["live"]["rows"]))
         towers.bank = towers.bank.at[batch["live"]["rows"]].set(fresh, mode="drop")
     each = {name: OBJECTIVES[name].loss(towers, entry) for name, entry in batch.items() if name != "live"}
-    total = sum((getattr(config.objectives, name).weight * loss for name, loss in each.items()), start=jnp.zeros(()))
+    settings = config.objectives.used()
+    total = sum((settings[name].weight * loss for name, loss in each.items()), start=jnp.zeros(()))
     return total, (each, jax.lax.stop_gradient(towers.bank))

@@ -81,6 +81,7 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
         heads=model.heads == "learned",
         siglip=objectives.query_product.weight > 0 and objectives.query_product.loss == "siglip",
         masked_words=objectives.masked_words.weight > 0,
+        read=any(each.reads_products for each in objectives.used().values()),
     )
 
 
@@ -104,8 +105,14 @@ def entity_model(config: schema.Run, inputs: Inputs) -> EntityModel:
     )
     try:
         scorer = make_scorer(entity.scorer, sizes)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"model.entity: {error}") from None
+    try:
+        schema.check_scorer(entity.scorer, scorer.facts, links)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return EntityModel(
         scorer=scorer,
         n_entities=len(inputs.graph.entities),

@@ -20,6 +20,7 @@ from fusionjax.objectives import OBJECTIVES, Objective
 from fusionjax.objectives.base import Entry
 from fusionjax.objectives.link_prediction.objective import LinkPrediction
 from fusionjax.objectives.sampling import generator_of
+from fusionjax.registry import Registry
 
 TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Widths that `text.pack` cuts token rows to, where it cannot pack them."""
@@ -66,7 +67,7 @@ class StepSource(grain.sources.RandomAccessDataSource):
         config: schema.Run,
         steps: int,
         devices: int = 1,
-        table: Mapping[str, type[Objective]] = OBJECTIVES,
+        table: Mapping[str, type[Objective]] | Registry[type[Objective]] = OBJECTIVES,
     ) -> None:
         """Prepares the batches of every objective with a weight.
 
@@ -81,7 +82,8 @@ class StepSource(grain.sources.RandomAccessDataSource):
         self.inputs, self.config, self.steps, self.devices = inputs, config, steps, devices
         pooling = inputs.pretrained.sentence.pooling if inputs.pretrained is not None else config.text.pooling
         self.packs = not config.text.chunk and pooling in ("mean", "cls")
-        self.objectives = {name: table[name](inputs, config) for name in config.objectives.used()}
+        self.used = config.objectives.used()
+        self.objectives = {name: table[name](inputs, config) for name in self.used}
         # A frozen encoder has nothing to learn from a text: the bank, encoded once, serves as it is.
         learns = config.text.tune != "frozen"
         self.live: Live | None = None
@@ -102,7 +104,7 @@ class StepSource(grain.sources.RandomAccessDataSource):
         for part in range(k):
             batch: Batch = {}
             for name in turn:
-                index = turns_before(getattr(self.config.objectives, name), step, self.total) * k + part
+                index = turns_before(self.used[name], step, self.total) * k + part
                 batch[name] = self.objectives[name].batch(index)
             if self.live is not None and any(not self.objectives[name].owns_text for name in turn):
                 batch["live"] = self.live(batch, step * k + part)
@@ -184,7 +186,7 @@ def epoch_of(config: schema.Run, objectives: Mapping[str, Objective]) -> float:
     """Steps of an epoch: of one round over the examples of the objective that needs the most steps for it."""
     needed = [0.0]
     for name, objective in objectives.items():
-        section = getattr(config.objectives, name)
+        section = config.objectives.used()[name]
         needed.append(objective.steps_per_epoch * section.every / (section.end - section.begin))
     return max(needed) / config.train.accumulate
 

@@ -27,6 +27,7 @@ from typing import Any
 from fusionjax.config import schema
 from fusionjax.errors import UserError
 from fusionjax.files import write_json
+from fusionjax.registry import Registry
 from fusionjax.runs import RunFolder
 
 Say = Callable[[str], None]
@@ -66,13 +67,15 @@ class Session:
 
 def names(track: schema.Track) -> tuple[str, ...]:
     """The trackers that are switched on."""
-    return tuple(name for name in MODULES if getattr(track, name))
+    return (*(name for name in MODULES if getattr(track, name)), *track.plugins)
 
 
 def require(track: schema.Track) -> None:
-    """Raises `UserError` if the package of a tracker is missing."""
+    """Raises `UserError` if the package of a tracker is missing, or a plug-in's cannot be used."""
     for name in names(track):
-        for module in MODULES[name]:
+        if name not in OPENERS:
+            TRACKERS.get(name)
+        for module in MODULES.get(name, ()):
             spec = importlib.util.find_spec(module)
             # A folder of that name, such as the one wandb leaves behind, is found as well, but has no origin.
             if spec is None or spec.origin is None:
@@ -175,7 +178,7 @@ class _Worker:
     def _work(self) -> None:
         try:
             state = _State(self.facts, self.name)
-            session = self._insist(lambda: OPENERS[self.name](self.facts, state.id))
+            session = self._insist(lambda: TRACKERS[self.name](self.facts, state.id))
             state.opened(session.id)
             while not isinstance(row := self.rows.get(), _End):
                 step, kind = row["step"], row["kind"]
@@ -377,3 +380,4 @@ OPENERS: dict[str, Callable[[Facts, str | None], Session]] = {
     "trackio": _open_trackio,
 }
 """Each opens a run, or the known one again: `(facts, id or None) -> Session`; where the id is not known there, a new one."""
+TRACKERS: Registry[Callable[[Facts, str | None], Session]] = Registry("fusionjax.trackers", Callable, OPENERS, instances=True)

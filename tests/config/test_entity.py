@@ -1,22 +1,20 @@
 """The scorers of a shop's graph: which a run may name, and the widths that fit them."""
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
-from fusionjax.config.schema import PARTS, Entity
+from fusionjax import names
+from fusionjax.config.schema import Entity
+from fusionjax.evaluation.segments import SEGMENTS
 from fusionjax.models.scorers import SCORERS
-
-NAMES = get_args(Entity.model_fields["scorer"].annotation)
-
-
-def test_every_scorer_may_be_named() -> None:
-    assert set(NAMES) == set(SCORERS)
+from fusionjax.objectives.link_prediction.negatives import SAMPLERS
+from fusionjax.tasks import TASKS
 
 
-def test_the_config_refuses_the_widths_that_the_scorers_refuse() -> None:
-    assert {name: SCORERS[name].parts for name in NAMES if SCORERS[name].parts > 1} == PARTS
+def test_what_may_be_named_is_what_there_is() -> None:
+    assert set(names.SCORERS) == set(SCORERS) and all(SCORERS[name].facts is each for name, each in names.SCORERS.items())
+    assert tuple(TASKS) == names.TASKS and tuple(SAMPLERS) == names.SAMPLERS
+    assert {name.partition("/")[2] for name in SEGMENTS} == set(names.SEGMENTS)
 
 
 @pytest.mark.parametrize(("name", "dim", "parts"), [("complex", 7, 2), ("rotate", 9, 2), ("quate", 6, 4)])

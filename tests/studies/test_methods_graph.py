@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import pytest
 
+from fusionjax import names
 from fusionjax.config import load_run, schema
 from fusionjax.data.sources import SOURCES
 from fusionjax.studies import facts, graph_settings, methods_graph
@@ -226,13 +227,13 @@ def test_settings_are_named_and_cited(overrides: list[str], there: str, absent: 
     assert there in text and absent not in text
 
 
-@pytest.mark.parametrize("scorer", get_args(schema.ScorerName))
+@pytest.mark.parametrize("scorer", names.SCORERS)
 def test_every_scorer_is_cited_and_has_a_sentence(scorer: str) -> None:
     text = methods([f"model.entity.scorer={scorer}"])
     assert f"embedded with {graph_settings.SCORERS[scorer]}." in text
 
 
-@pytest.mark.parametrize("name", [name for name, place in SOURCES.items() if ".graphs." in place])
+@pytest.mark.parametrize("name", [name for name, place in SOURCES.own.items() if ".graphs." in place])
 def test_every_graph_is_named(name: str) -> None:
     assert name in graph_settings.GRAPHS or name == "triples"
     assert "authors' own tables" not in methods([f"data.name={name}"])
@@ -254,8 +255,9 @@ def test_every_choice_has_its_words() -> None:
     }
     usual = [f"{links}.reciprocal=false", f"{links}.penalty.entity=0.1", "model.entity.text.checkpoint=a/b"]
     for key, section in choices.items():
-        values = get_args(section.model_fields[key.rsplit(".", 1)[1]].annotation)
-        assert values and section.model_fields[key.rsplit(".", 1)[1]].annotation == Literal[values]
+        field = section.model_fields[key.rsplit(".", 1)[1]].annotation
+        values = names.SAMPLERS if key.endswith("sampler") else get_args(field)
+        assert values and (key.endswith("sampler") or field == Literal[values])
         for value in values:
             more = [f"{links}.training=negatives"] if key.startswith((f"{links}.loss", f"{links}.negatives")) else []
             methods([*more, *usual, f"{key}={value}"])

@@ -1,11 +1,13 @@
-"""Where shops come from. A data set is one module here with a `ShopBuilder`, and one line below."""
+"""Where shops come from. A data set is one module here with a `ShopBuilder`, and one line below.
 
-import importlib
+One from outside the package is an entry point in the group `fusionjax.sources`.
+"""
 
 from fusionjax.data.tables import ShopBuilder
 from fusionjax.errors import UserError, nearest
+from fusionjax.registry import Registry, is_dotted
 
-SOURCES = {
+_OWN = {
     "demo_shop": "fusionjax.data.sources.demo_shop:DemoShopBuilder",
     "amazon_beauty": "fusionjax.data.sources.amazon_beauty:AmazonBeautyBuilder",
     "home_depot": "fusionjax.data.sources.home_depot:HomeDepotBuilder",
@@ -22,17 +24,21 @@ SOURCES = {
     "files": "fusionjax.data.sources.files:FilesBuilder",
     "triples": "fusionjax.data.sources.graphs.triples:TriplesBuilder",
 }
-"""`data.name` → module:class, imported when used."""
+SOURCES: Registry[type[ShopBuilder]] = Registry("fusionjax.sources", ShopBuilder, _OWN)
+"""`data.name` → builder, imported when used."""
 
 
 def builder_class(name: str) -> type[ShopBuilder]:
-    """The builder of data set `name`; `UserError` with the nearest name if there is none."""
-    if name not in SOURCES:
-        raise UserError(f"data.name: no data set '{name}'{nearest(name, SOURCES)}")
-    module, _, attribute = SOURCES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """The builder of data set `name`.
+
+    Raises:
+      UserError: there is none, with the nearest name; or it is a plug-in's that cannot be used.
+    """
+    if name not in SOURCES and not is_dotted(name):
+        raise UserError(f"data.name: no data set '{name}'{nearest(name, SOURCES.names())}")
+    return SOURCES[name]
 
 
 def list_sources() -> list[tuple[str, str]]:
-    """Name and one-line description of every data set."""
-    return [(name, builder_class(name).SUMMARY) for name in SOURCES]
+    """Name and one-line description of every data set; of a plug-in's the package, for it is not imported."""
+    return [(name, SOURCES[name].SUMMARY if name in _OWN else f"of {SOURCES.origin(name)}") for name in SOURCES.names()]

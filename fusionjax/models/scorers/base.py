@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from fusionjax.models.scorers.algebra import root
 from fusionjax.models.scorers.initialise import Init, draw
+from fusionjax.names import ScorerFacts
 
 Shared = Mapping[str, Array]
 """Parameters that belong to no entity and no relation, by name."""
@@ -71,14 +72,13 @@ class Scorer:
     sizes: Sizes
 
     name: ClassVar[str]
-    parts: ClassVar[int] = 1
-    """`dim` is cut into that many equal parts."""
-    two_sided: ClassVar[bool] = True
-    """Whether heads can be asked for; else only by reciprocal relations (a tail query of the inverse relation)."""
+    facts: ClassVar[ScorerFacts] = ScorerFacts()
+    """What a config must know of it: parts that `dim` is cut into, penalties it allows, citation."""
 
     def __post_init__(self) -> None:
-        if self.sizes.dim < 1 or self.sizes.dim % self.parts:
-            raise ValueError(f"{self.name}: entities of {self.sizes.dim} numbers; must be a multiple of {self.parts}")
+        parts = self.facts.parts
+        if self.sizes.dim < 1 or self.sizes.dim % parts:
+            raise ValueError(f"{self.name}: entities of {self.sizes.dim} numbers; must be a multiple of {parts}")
 
     # ---------------------------------------------------------------------------------------------------------- shapes
     @property

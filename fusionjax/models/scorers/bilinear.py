@@ -16,12 +16,14 @@ from fusionjax.models.scorers.algebra import (
 )
 from fusionjax.models.scorers.base import Scorer, Shared
 from fusionjax.models.scorers.initialise import uniform
+from fusionjax.names import SCORERS
 
 
 class DistMult(Scorer):
     """Σ h r t (Yang et al. 2015); cannot tell a relation from its inverse."""
 
     name = "distmult"
+    facts = SCORERS["distmult"]
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return head * relation
@@ -37,7 +39,7 @@ class ComplEx(Scorer):
     """
 
     name = "complex"
-    parts = 2
+    facts = SCORERS["complex"]
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return complex_times(head, relation)
@@ -63,7 +65,7 @@ class SimplE(Scorer):
     """
 
     name = "simple"
-    parts = 2
+    facts = SCORERS["simple"]
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         h1, h2 = jnp.split(head, 2, -1)
@@ -87,7 +89,7 @@ class QuatE(Scorer):
     """
 
     name = "quate"
-    parts = 4
+    facts = SCORERS["quate"]
 
     def tail_query(self, head: Array, relation: Array, shared: Shared | None = None, key: Array | None = None) -> Array:
         return hamilton(head, unit_quaternions(relation))

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from fusionjax.models.scorers.base import Scorer, Shared
 from fusionjax.models.scorers.initialise import Init
 from fusionjax.models.scorers.layers import dropout, layer_norm
+from fusionjax.names import SCORERS
 
 
 class ConvE(Scorer):
@@ -24,7 +25,7 @@ class ConvE(Scorer):
     """
 
     name = "conve"
-    two_sided = False
+    facts = SCORERS["conve"]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,7 @@ from jaxtyping import Array
 from fusionjax.models.scorers.algebra import complex_times, length, moduli, root
 from fusionjax.models.scorers.base import Scorer, Shared
 from fusionjax.models.scorers.initialise import Init, uniform
+from fusionjax.names import SCORERS
 
 
 class TransE(Scorer):
@@ -18,6 +19,7 @@ class TransE(Scorer):
     """
 
     name = "transe"
+    facts = SCORERS["transe"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +57,7 @@ class RotatE(Scorer):
     """
 
     name = "rotate"
-    parts = 2
+    facts = SCORERS["rotate"]
 
     @property
     def relation_width(self) -> int:
@@ -89,6 +91,7 @@ class RotatEL2(RotatE):
     """
 
     name = "rotate_l2"
+    facts = SCORERS["rotate_l2"]
 
     @property
     def compare(self) -> Literal["distance"]:
@@ -111,6 +114,7 @@ class PairRE(Scorer):
     """
 
     name = "pairre"
+    facts = SCORERS["pairre"]
 
     @property
     def relation_width(self) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from fusionjax.models.scorers.algebra import length
 from fusionjax.models.scorers.base import Scorer, Shared
 from fusionjax.models.scorers.layers import dropout
+from fusionjax.names import SCORERS
 
 _GROUP = 16
 """Pairs that share a matrix in one small product; the last group of a relation may be part empty."""
@@ -74,6 +75,7 @@ class Rescal(Matrices):
     """
 
     name = "rescal"
+    facts = SCORERS["rescal"]
 
     @property
     def relation_width(self) -> int:

@@ -7,6 +7,7 @@ from jaxtyping import Array
 from fusionjax.models.scorers.base import Shared
 from fusionjax.models.scorers.layers import dropout
 from fusionjax.models.scorers.matrices import Matrices
+from fusionjax.names import SCORERS
 
 
 class TuckER(Matrices):
@@ -18,6 +19,7 @@ class TuckER(Matrices):
     """
 
     name = "tucker"
+    facts = SCORERS["tucker"]
 
     @property
     def relation_width(self) -> int:

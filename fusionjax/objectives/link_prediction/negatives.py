@@ -1,4 +1,7 @@
-"""Negatives, drawn on the device: no host work and no copy in the inner loop."""
+"""Negatives, drawn on the device: no host work and no copy in the inner loop. A sampler is a function, named in `SAMPLERS`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,51 @@ from jaxtyping import Array, Bool, Int
 
 from fusionjax.config.schema import Negatives
 from fusionjax.objectives.link_prediction.graph import TrainGraph
+from fusionjax.registry import Registry
+
+
+class Drawn(NamedTuple):
+    """What a sampler is told."""
+
+    shape: tuple[int, int]
+    """(queries or chunks, candidates of each)."""
+    relation: Int[Array, "q"]
+    """Of each query; for samplers whose draws are not shared."""
+    of_head: Bool[Array, "q"]
+    """Whether a query asks for its head."""
+    graph: TrainGraph
+    n_entities: int
+
+
+Sampler = Callable[[Array, Drawn], Int[Array, "c n"]]
+"""(key, what is asked for) -> candidate entities [c, n], drawn on the device."""
+
+
+def uniform(key: Array, asked: Drawn) -> Int[Array, "c n"]:
+    """All entities alike."""
+    return below(key, asked.shape, asked.n_entities)
+
+
+def by_degree(key: Array, asked: Drawn) -> Int[Array, "c n"]:
+    """In proportion to a power of the degree, by the alias method."""
+    cell = below(key, asked.shape, asked.n_entities)
+    toss = jax.random.uniform(jax.random.fold_in(key, 1), asked.shape)
+    return jnp.where(toss < asked.graph.alias[cell], cell, asked.graph.alias_other[cell])
+
+
+def typed(key: Array, asked: Drawn) -> Int[Array, "c n"]:
+    """From the entities that the query's relation has at that end in training."""
+    graph = asked.graph
+    row = asked.relation + jnp.where(asked.of_head, (graph.typed_offsets.shape[0] - 1) // 2, 0)
+    start, stop = graph.typed_offsets[row], graph.typed_offsets[row + 1]
+    toss = jax.random.uniform(key, asked.shape)
+    # float32 is exact up to 16 M, enough for one relation's ends
+    place = (toss * (stop - start)[:, None]).astype(jnp.int32)
+    return graph.typed[jnp.minimum(start[:, None] + place, stop[:, None] - 1)]
+
+
+_OWN: dict[str, Sampler] = {"uniform": uniform, "degree": by_degree, "typed": typed}
+SAMPLERS: Registry[Sampler] = Registry("fusionjax.samplers", Callable, _OWN, instances=True)
 
 
 def draw(
@@ -17,25 +65,8 @@ def draw(
     n_entities: int,
     config: Negatives,
 ) -> Int[Array, "c n"]:
-    """Candidate entities.
-
-    Args:
-      shape: (queries or chunks, candidates of each).
-      relation, of_head: of each query; typed candidates only, which are never shared.
-    """
-    if config.sampler == "degree":
-        cell = below(key, shape, n_entities)
-        toss = jax.random.uniform(jax.random.fold_in(key, 1), shape)
-        return jnp.where(toss < graph.alias[cell], cell, graph.alias_other[cell])
-    if config.sampler == "typed":
-        row = relation + jnp.where(of_head, (graph.typed_offsets.shape[0] - 1) // 2, 0)
-        start, stop = graph.typed_offsets[row], graph.typed_offsets[row + 1]
-        toss = jax.random.uniform(key, shape)
-        place = (toss * (stop - start)[:, None]).astype(
-            jnp.int32
-        )  # float32 is exact up to 16 M, enough for one relation's ends
-        return graph.typed[jnp.minimum(start[:, None] + place, stop[:, None] - 1)]
-    return below(key, shape, n_entities)
+    """Candidate entities by the sampler of the config; see `Drawn`."""
+    return SAMPLERS[config.sampler](key, Drawn(shape, relation, of_head, graph, n_entities))
 
 
 def below(key: Array, shape: tuple[int, ...], n: int) -> Int[Array, "..."]:
