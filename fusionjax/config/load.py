@@ -20,6 +20,7 @@ from fusionjax.config.yaml_tree import Tree, dotted
 from fusionjax.errors import UserError, nearest
 
 COMMAND_LINE = "command line"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def load_run(
@@ -111,7 +112,7 @@ def json_schema() -> dict[str, Any]:
     schema = Run.model_json_schema()
     extends = {"type": "string", "description": "Another config, beside this one, that this one changes."}
     schema["properties"] = {"extends": extends, **schema["properties"]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": DIALECT, **schema}
 
 
 def config_digest(run: Run) -> str:

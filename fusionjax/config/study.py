@@ -4,14 +4,16 @@ A study is a run × rows × seeds → a table one can publish. Which runs that m
 """
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic import Field, model_validator
 
 from fusionjax import names, registry
 from fusionjax.config import explain, upgrade, yaml_tree
+from fusionjax.config.load import DIALECT
 from fusionjax.config.schema import Section, TaskName
 from fusionjax.config.search import Search
 from fusionjax.config.section import Known
@@ -22,6 +24,10 @@ Overrides = dict[str, Any]
 """Dotted key of a run config → value."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SegmentName = Annotated[str, Known(registry.SEGMENTS, names.SEGMENTS, bare=True)]
+
+
+TAKEN = ("plots", "runs", "scores", "search", "tables")
+"""Folders of a study, which no data set may be called."""
 
 
 class Statistics(Section):
@@ -54,12 +60,17 @@ class Study(Section):
     axes: dict[str, Literal["ready"] | tuple[str, ...] | dict[str, Overrides]] = Field(default={})
     """Axis → `ready` (all values of the ready-made axis of that name), a list of some of its values, or own values, each a set
     of dotted overrides. The first value is the one of the base."""
+    data_sets: dict[str, Overrides] = Field(default={})
+    """Data set → dotted overrides that choose it, such as `UMLS: {data.name: umls}`: every row is run on each. Each data set
+    has a folder beside the study file, with its own examples, statistics and baselines; a table of rows × data sets joins them.
+    None: the study has the data set of its base."""
     design: Literal["grid", "one_at_a_time", "rows"] = "rows"
     """`grid`: every combination; `one_at_a_time`: the first value of every axis, then each other value alone; `rows`: those
     listed."""
     rows: dict[str, dict[str, Any]] = Field(default={})
     """Design `rows`: row name → {axis: value, …, set: {dotted key: value}, base: another config}; an axis not named keeps its
-    first value."""
+    first value. With `data_sets`, `base` may be {data set: config}, and `data_sets: {data set: {dotted key: value}}` sets what
+    differs by data set."""
     published: dict[str, tuple[Published, ...]] = Field(default={})
     """Row → published results of the same method on the same data, for a table beside ours."""
     reference: str
@@ -102,25 +113,51 @@ class Study(Section):
             raise ValueError(f"rows are listed, but design is {self.design}")
         if self.design != "rows" and not self.axes:
             raise ValueError(f"design {self.design} needs axes")
+        for name in self.data_sets:
+            if not re.fullmatch(r"[\w+-]+", name) or name in TAKEN:
+                raise ValueError(f"data_sets.{name}: it names a folder: letters, digits, _, + and -; not {', '.join(TAKEN)}")
+        if self.data_sets and self.published:
+            raise ValueError("published: with data_sets it is not known of which data set these are; put them into notes")
         return self
 
 
 Study.model_rebuild()
 
 
+class Place(NamedTuple):
+    """Where a study is, or the part of one that belongs to one of its data sets."""
+
+    file: Path
+    """The study file."""
+    home: Path
+    """The folder that holds what is found."""
+    data_set: str | None
+
+
+def place_of(path: Path) -> Place:
+    """Where `path` leads: a study file, its folder, or the folder of a data set beside it, which need not exist yet."""
+    path = path if path.name else path.absolute()
+    file = path / "study.yaml" if path.is_dir() else path
+    outer = path.parent / "study.yaml"
+    if not file.exists() and not path.suffix and outer.exists():
+        return Place(outer, path, path.name)
+    return Place(file, file.parent, None)
+
+
 def load_study(path: Path) -> tuple[Study, Tree]:
     """Reads a study file.
 
     Args:
-      path: the file, or the folder that holds `study.yaml`.
+      path: the file, the folder that holds `study.yaml`, or the folder of one of its data sets.
 
     Returns:
-      (the study, its values with the line each was written on).
+      (the study, its values with the line each was written on). Of a data set's folder: the study with that data set alone,
+      and rows that name no other.
 
     Raises:
       UserError: one line for each problem: file and line, dotted key, what was expected.
     """
-    file = path / "study.yaml" if path.is_dir() else path
+    file, _, data_set = place_of(path)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -135,9 +172,61 @@ def load_study(path: Path) -> tuple[Study, Tree]:
     tree = Tree(values, origins)
     _upgrade_space(tree)
     try:
-        return Study.model_validate_json(json.dumps(values), strict=True), tree
+        study = Study.model_validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
         raise UserError("\n".join(explain.explain(error, tree, Study.model_json_schema()))) from None
+    _check_rows(study, tree)
+    return study if data_set is None else _of_data_set(study, data_set, file), tree
+
+
+def data_set_folders(path: Path) -> list[Path]:
+    """The folder of each data set of a study; none where the study has but one, or `path` is such a folder."""
+    place = place_of(path)
+    return [] if place.data_set else [place.home / name for name in load_study(path)[0].data_sets]
+
+
+def _check_rows(study: Study, tree: Tree) -> None:
+    """Raises `UserError` for what a row says of a data set that the study lacks, or fails to say of one it has."""
+    known = study.data_sets
+    for row, spec in study.rows.items() if known else ():
+        for key in ("base", "data_sets"):
+            found = spec.get(key)
+            where = f"rows.{row}.{key}"
+            if key == "data_sets" and not (found is None or _is_mapping_of_mappings(found)):
+                raise UserError(
+                    f"{tree.origin(('rows', row, key))}: {where}: expected data sets and their keys and values, "
+                    f"got {explain.show(found)}"
+                )
+            for name in found if isinstance(found, dict) else ():
+                if name not in known:
+                    line = tree.origin(("rows", row, key, name))
+                    raise UserError(f"{line}: {where}: no data set '{name}'{nearest(name, known)}")
+            missing = [name for name in known if key == "base" and isinstance(found, dict) and name not in found]
+            if missing:
+                raise UserError(f"{tree.origin(('rows', row, key))}: {where}: no config for the data set '{missing[0]}'")
+
+
+def _is_mapping_of_mappings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+
+
+def _of_data_set(study: Study, name: str, file: Path) -> Study:
+    if name not in study.data_sets:
+        raise UserError(f"{file}: no data set '{name}'{nearest(name, study.data_sets) if study.data_sets else ''}")
+    rows = {}
+    for row, spec in study.rows.items():
+        own = {key: value for key, value in spec.items() if key != "data_sets"}
+        if isinstance(own.get("base"), dict):
+            own["base"] = own["base"][name]
+        if more := spec.get("data_sets", {}).get(name):
+            own["set"] = {**own.get("set", {}), **more}
+        rows[row] = own
+    return study.model_copy(update={"rows": rows, "data_sets": {name: study.data_sets[name]}})
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a study file, for editors."""
+    return {"$schema": DIALECT, **Study.model_json_schema()}
 
 
 def _upgrade_space(tree: Tree) -> None:

@@ -11,6 +11,7 @@ A study is a run × rows × seeds. Its parts, in the order in which data pass th
 | analysis, comparisons | estimates, intervals, comparisons with the reference |
 | tables, latex | printed tables, LaTeX, CSV |
 | plots, pictures, findings, facts, methods, markdown, report | plots and the report |
+| data_sets | what joins the data sets of a study: mean ranks, the Friedman test, a table |
 | verify | whether the tables follow from the stored scores, and a cell run again from its config |
-| estimate, commands | cost in advance; the command line |
+| estimate, template, commands | cost in advance; a study file to begin with; the command line |
 """

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ def add_parser(commands: Any) -> None:
     study = commands.add_parser("study", help="plan, run, report or verify a study").add_subparsers(
         required=True, metavar="WHAT"
     )
+    init = study.add_parser("init", help="write a template of a study file", description="write a template of a study file")
+    init.add_argument("folder", metavar="FOLDER", type=Path, help="the study's folder, made where it is missing")
+    init.add_argument("--base", metavar="CONFIG", type=Path, help="the run config that its rows change (none: one is written)")
+    init.set_defaults(run=_init)
+    text = "JSON Schema of a study file, for editors"
+    study.add_parser("schema", help=text, description=text).set_defaults(run=_schema)
     for name, run, text in (
         ("plan", _plan, "the runs of a study, and what they will cost"),
         ("run", _run, "do what is missing"),
@@ -33,7 +39,7 @@ def add_parser(commands: Any) -> None:
         command.add_argument(
             "places", nargs="*", metavar="KEY=VALUE", help="where data lie on this machine: data.source_dir=FOLDER"
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run if name == "reproduce" else _each_data_set(run))
         if name == "plan":
             command.add_argument("--no-probe", action="store_true", help="do not train a few steps to estimate the cost")
         if name in ("run", "search"):
@@ -49,16 +55,38 @@ def add_parser(commands: Any) -> None:
             )
 
 
+def _each_data_set(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command on each data set of a study in turn, and then on what joins them; as it is where there is but one."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from fusionjax.config.study import data_set_folders, place_of
+
+        folders = data_set_folders(arguments.study)
+        if not folders:
+            return command(arguments)
+        codes = []
+        for folder in folders:
+            print(f"data set {folder.name}", flush=True)
+            one = argparse.Namespace(**{**vars(arguments), "study": folder})
+            codes.append(command(one))
+            if getattr(one, "stopped", False):
+                return max(codes)
+        joined = {_report: _report_joined, _verify: _verify_joined}.get(command)
+        return max(*codes, joined(place_of(arguments.study).home, folders) if joined else 0)
+
+    return run
+
+
 def _open(arguments: argparse.Namespace, before_search: bool = False) -> tuple[Any, Any]:
     """(plan, folder), checked against each other; `before_search`: unless a search is to say first what the cells are."""
     if getattr(arguments, "workers", 1) < 1:
         raise UserError(f"--workers {arguments.workers}: at least 1")
-    from fusionjax.config.study import load_study
+    from fusionjax.config.study import load_study, place_of
     from fusionjax.studies.folder import StudyFolder
     from fusionjax.studies.plan import make_plan
     from fusionjax.studies.runner import check, orphans
 
-    home = arguments.study if arguments.study.is_dir() else arguments.study.parent
+    home = place_of(arguments.study).home
     folder = StudyFolder(home)
     study, _ = load_study(arguments.study)
     chosen = None
@@ -127,9 +155,9 @@ def _run(arguments: argparse.Namespace) -> int:
         plan, folder = _open(arguments)
     storage = open_storage(arguments.storage or plan.study.storage, folder.runs)
     with Watch() as watch:
-        name = plan.folder.absolute().name
-        runner = Runner(plan, folder, Claims(name, storage), arguments.workers, watch.say, arguments.retry_failed)
+        runner = Runner(plan, folder, Claims(folder.name, storage), arguments.workers, watch.say, arguments.retry_failed)
         failed = runner.run(watch)
+    arguments.stopped = runner.stop.is_set()  # so that the next data set is not begun
     missing = sum(not folder.has(cell.digest) for cell in plan.distinct())
     print(f"{len(plan.distinct()) - missing} of {len(plan.distinct())} cells done, {failed} failed")
     if not missing:
@@ -163,12 +191,12 @@ def _search_rows(arguments: argparse.Namespace, plan: Any, folder: Any) -> bool:
 
     runs.keep_compiled_programs()
     storage = open_storage(arguments.storage or plan.study.storage, folder.runs)
-    name = plan.folder.absolute().name
     try:
         with _helpers(arguments, arguments.workers - 1):
-            search_rows(name, _unsearched(arguments), plan.study.search, storage, folder.path, _say)
+            search_rows(folder.name, _unsearched(arguments), plan.study.search, storage, folder.path, _say)
     except Interrupted as stop:
         _say(str(stop))
+        arguments.stopped = True
         return False
     return True
 
@@ -193,7 +221,7 @@ def _print_search(arguments: argparse.Namespace, plan: Any, folder: Any) -> None
     from fusionjax.studies.search import progress
 
     storage = open_storage(plan.study.storage, folder.runs)
-    found = progress(plan.folder.absolute().name, _unsearched(arguments), plan.study.search, storage, folder.path)
+    found = progress(folder.name, _unsearched(arguments), plan.study.search, storage, folder.path)
     left = {row: each.budget - each.done for row, each in found.items() if each.done < each.budget}
     if left:
         print("search first: " + ", ".join(f"{row}: {count} of {found[row].budget} trials" for row, count in left.items()))
@@ -209,7 +237,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from fusionjax.studies.runner import Runner
 
     plan, folder = _open(arguments)
-    claims = Claims(plan.folder.absolute().name, open_storage(plan.study.storage, folder.runs))
+    claims = Claims(folder.name, open_storage(plan.study.storage, folder.runs))
     Console().print(status(Runner(plan, folder, claims, 1, _say)))
     for failure in folder.failures():
         print(f"failed: {failure['row']}, seed {failure['seed']}: {failure['error']}")
@@ -234,6 +262,28 @@ def _report(arguments: argparse.Namespace) -> int:
     write_report(collected, analysis, folder.path)
     print(folder.path / "report.html")
     return 0
+
+
+def _report_joined(home: Path, folders: list[Path]) -> int:
+    from fusionjax.studies.data_sets import write_joined
+
+    write_joined(home, folders, home)
+    print(home / "report.html")
+    return 0
+
+
+def _verify_joined(home: Path, folders: list[Path]) -> int:
+    import tempfile
+
+    from fusionjax.studies.data_sets import write_joined
+    from fusionjax.studies.verify import different
+
+    with tempfile.TemporaryDirectory() as scratch:
+        problems = different(home, Path(scratch), write_joined(home, folders, Path(scratch)))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"the table that joins the data sets: {'follows from theirs' if not problems else f'{len(problems)} differences'}")
+    return 1 if problems else 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -276,6 +326,22 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     largest = found.largest()
     print(f"largest difference of a metric: {largest:.2g} (tolerance {arguments.tolerance:g})")
     return 0 if largest <= arguments.tolerance else 1
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from fusionjax.studies.template import write_template
+
+    print(f"next: fusionjax study plan {write_template(arguments.folder, arguments.base)}")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    import json
+
+    from fusionjax.config.study import study_schema
+
+    print(json.dumps(study_schema(), indent=2, ensure_ascii=False))
+    return 0
 
 
 def _say(line: str) -> None:

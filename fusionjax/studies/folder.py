@@ -13,6 +13,9 @@
 | report.html | the same with its pictures inside, made anew by `study report` | no |
 | runs/ | run folders, logs, the journal | no |
 
+A study of several data sets has all this once for each, in DATA_SET/; beside its study.yaml stand report.md, analysis.json and
+tables/ of what joins them (`data_sets.py`).
+
 A cell's files are named by the digest of what it computes, so folders filled on several machines merge by copying. Values are
 written before the record: where there is a record, there are its values. Files keep the names they were given: a record of an
 older version is found by what its config is today, and read with its config in today's keys (`config/upgrade.py`).
@@ -44,6 +47,13 @@ class StudyFolder:
     older: dict[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     """Digest by today's rule → name of the file, of records that an older rule named; filled as they are met."""
     looked_at: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The study's; of the folder of one of its data sets, `STUDY/DATA_SET`."""
+        home = self.path.resolve()
+        outer = home.parent
+        return f"{outer.name}/{home.name}" if _holds_study(outer) and not _holds_study(home) else home.name
 
     @property
     def scores(self) -> Path:
@@ -143,6 +153,10 @@ class StudyFolder:
         file = self.failure_file(digest)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, failure)
+
+
+def _holds_study(folder: Path) -> bool:
+    return (folder / "study.yaml").exists()
 
 
 def _read(file: Path) -> Record:

@@ -6,7 +6,7 @@ metric, the contrasts the study names, and for each segment one table of values 
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fusionjax.reporting.tables import MISSING, has_direction, metric_label, task_label
 from fusionjax.studies.analysis import Analysis, Comparison, Entry, Table
@@ -194,6 +194,42 @@ def segment_differences_grid(analysis: Analysis, task: str, segment: str) -> Gri
             *_mark_notes(analysis, tables),
             *_nothing_notes(analysis, tables),
             *left_out,
+        ),
+    )
+
+
+def data_sets_grid(analyses: Mapping[str, Analysis], task: str, metric: str, ranks: Mapping[str, float], note: str) -> Grid:
+    """Rows × data sets, and the mean rank of each row over them; what is significant is so within its column."""
+    tables = [analysis.table(task, metric) for analysis in analyses.values()]
+    first = next(iter(analyses.values()))
+    simple = dict.fromkeys(name for analysis in analyses.values() for name in analysis.baselines)
+    every = dataclasses.replace(first, baselines=tuple(simple))
+    shown = [
+        dataclasses.replace(table, entries={name: Entry(None, None) for name in (*simple, *first.rows)} | table.entries)
+        for table in tables
+    ]
+    best = min(ranks.values(), default=0.0)
+    last = {name: Cell(f"{rank:.2f}", place=int(rank == best)) for name, rank in ranks.items()}
+    blocks = [
+        Block(
+            block.title,
+            tuple(
+                (label, (*cells, last.get(name, Cell(MISSING)))) for name, (label, cells) in zip(names, block.rows, strict=True)
+            ),
+        )
+        for block, (_, names) in zip(_blocks(every, shown, _value_cells), _parts(every), strict=True)
+    ]
+    seeds = len(first.settings["seeds"])
+    return Grid(
+        f"{slug(task)}-{slug(metric)}",
+        f"{_title(task, metric)}: every data set",
+        (*(f"{name} (n = {table.examples:,})" for name, table in zip(analyses, tables, strict=True)), "Mean rank"),
+        tuple(blocks),
+        (
+            f"Mean ± standard deviation over {seeds} seeds; n: {EXAMPLES.get(task, 'examples')}.",
+            *_mark_notes(every, tables),
+            *_best_notes(tables),
+            note,
         ),
     )
 

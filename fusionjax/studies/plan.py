@@ -11,7 +11,7 @@ from fusionjax.config.axes import READY, ready
 from fusionjax.config.explain import show
 from fusionjax.config.load import layer
 from fusionjax.config.naming import cell_digest
-from fusionjax.config.study import Overrides, Study, load_study
+from fusionjax.config.study import Overrides, Study, data_set_folders, load_study, place_of
 from fusionjax.config.yaml_tree import Tree
 from fusionjax.errors import UserError, nearest
 from fusionjax.evaluation.metrics import METRICS
@@ -72,7 +72,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
     """Reads a study and works out its cells.
 
     Args:
-      path: `study.yaml` or its folder.
+      path: `study.yaml` or its folder; of a study of several data sets, the folder of one.
       places: overrides of where data lie (`data.source_dir=…`), of this machine only.
       chosen: what the study's search chose for each row.
 
@@ -80,7 +80,10 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
       UserError: an axis, value, row, key or metric that does not exist, with file, line and the nearest valid name.
     """
     study, tree = load_study(path)
-    file = path / "study.yaml" if path.is_dir() else path
+    file, home, data_set = place_of(path)
+    if study.data_sets and data_set is None:
+        each = ", ".join(map(str, data_set_folders(path)))
+        raise UserError(f"{file}: the study has several data sets; name the folder of one: {each}")
     for place in places:
         key = place.partition("=")[0]
         if not any(key == known or key.startswith(f"{known}.") for known in PLACES):
@@ -99,12 +102,13 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
     for row in study.published:
         if row not in rows:
             raise UserError(f"{tree.origin(('published', row))}: published: no row '{row}'{nearest(row, rows)}")
-    _check_metrics(study, tree, StudyFolder(file.parent))
+    _check_metrics(study, tree, StudyFolder(home))
     base = _base(study.base, file, tree.origin(("base",)))
     load_run(base, places, dotted=True)  # its own mistakes are said once, not for every row
     configs: dict[str, schema.Run] = {}
     for row, values in rows.items():
-        layers = [
+        layers = [layer(values, tree.origin(("data_sets", name))) for name, values in study.data_sets.items()]
+        layers += [
             layer(axes[axis][value], tree.origin(("axes", axis, value))) for axis, value in values.items() if axes[axis][value]
         ]
         layers.append(layer(extra.get(row, {}), tree.origin(("rows", row, "set"))))
@@ -122,7 +126,7 @@ def make_plan(path: Path, places: Sequence[str] = (), chosen: Mapping[str, Overr
         for seed in study.seeds
         for row in sorted(rows, key=lambda row: row != study.reference)
     ]
-    return Plan(study, file.parent, axes, rows, tuple(cells))
+    return Plan(study, home, axes, rows, tuple(cells))
 
 
 def _base(name: str, file: Path, origin: str) -> Path:
@@ -159,7 +163,7 @@ def _check_stored(folder: StudyFolder, task: str, metric: str) -> None:
 def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) -> None:
     """Raises `UserError` for a task that no row is trained for, and for rows that are measured on different examples."""
     for task in study.tasks:
-        if not any(_measures(config, task) for config in configs.values()):
+        if not any(measures(config, task) for config in configs.values()):
             raise UserError(
                 f"{tree.origin(('tasks', task))}: tasks.{task}: no row measures it: it needs "
                 f"objectives.{TASKS[task].objective}.weight above 0 and a place in evaluation.tasks, where that is set"
@@ -176,7 +180,7 @@ def _check_shown(study: Study, configs: Mapping[str, schema.Run], tree: Tree) ->
                 )
 
 
-def _measures(config: schema.Run, task: str) -> bool:
+def measures(config: schema.Run, task: str) -> bool:
     """Whether a run is trained for a task, and is to be measured on it."""
     objective = TASKS[task].objective
     trained = objective is None or objective in config.objectives.used()

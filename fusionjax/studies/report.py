@@ -23,6 +23,7 @@ from fusionjax.studies import facts, tables
 from fusionjax.studies.analysis import Analysis, Table
 from fusionjax.studies.card import model_card
 from fusionjax.studies.findings import findings, percent, shown
+from fusionjax.studies.folder import StudyFolder
 from fusionjax.studies.graph_settings import GRAPHS, differing
 from fusionjax.studies.grids import CORRECTIONS, grids, number
 from fusionjax.studies.importance import chosen_lines, read_traces
@@ -48,7 +49,7 @@ Show = Callable[[Picture], Markup]
 def write_report(collected: "Collected", analysis: Analysis, folder: Path) -> None:
     """Writes report.md, report.html, plots/*.png, methods.md, references.bib and model_card.md into the study's folder."""
     plots = folder / "plots"
-    values = _values(collected, analysis, write_plots(collected, analysis, plots), folder.resolve().name)
+    values = _values(collected, analysis, write_plots(collected, analysis, plots), StudyFolder(folder).name)
 
     def linked(picture: Picture) -> Markup:
         return Markup(f"![{escape(picture.alt)}](plots/{picture.name}.png)\n\n*{escape(picture.caption)}*")
@@ -61,11 +62,11 @@ def write_report(collected: "Collected", analysis: Analysis, folder: Path) -> No
     write_whole(folder / "report.md", _markdown(values, linked, notes))
     body = to_html(_markdown(values, inside, _NOTES if notes else ""), trusted=True)
     body = body.replace(f"<p>{_NOTES}</p>", to_html(notes, trusted=False))
-    write_whole(folder / "report.html", _page(collected.study.question, body))
+    write_whole(folder / "report.html", page(collected.study.question, body))
     methods, references = write_methods(collected, analysis)
     write_whole(folder / "methods.md", methods)
     write_whole(folder / "references.bib", references)
-    write_whole(folder / "model_card.md", model_card(collected, analysis, folder.resolve().name))
+    write_whole(folder / "model_card.md", model_card(collected, analysis, StudyFolder(folder).name))
 
 
 def _template(name: str) -> str:
@@ -79,7 +80,8 @@ def _markdown(values: dict[str, Any], show: Show, notes: str) -> str:
     return "\n".join(kept).rstrip() + "\n"
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str) -> str:
+    """A page of HTML that holds all it shows, with its headings as contents."""
     names = [line[3:].split(">", 1)[1].split("<", 1)[0] for line in body.splitlines() if line.startswith("<h2 ")]
     rendered = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     contents = [(anchor(name), Markup(name)) for name in names]

@@ -205,7 +205,7 @@ class Runner:
             file,
             {
                 "kind": kind,
-                "study": self.plan.folder.absolute().name,
+                "study": self.folder.name,
                 "row": row,
                 "cells": described,
                 "fingerprint": self._expected(cells[0]),

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +54,20 @@ def verify(plan: Plan, collected: Collected) -> list[str]:
         analysis = analyse(collected)
         (again / ANALYSIS).write_text(to_json(analysis), encoding="utf-8")
         files = [again / ANALYSIS, *write_tables(collected, analysis, again)]
-        for file in files:
-            name = file.relative_to(again)
-            there = folder.path / name
-            if not there.exists():
-                problems.append(f"{name}: missing; write it with: fusionjax study report {folder.path}")
-            elif there.read_bytes() != file.read_bytes():
-                problems.append(f"{name}: differs from what the scores give{_first_difference(there, file)}")
+        problems += different(folder.path, again, files)
+    return problems
+
+
+def different(home: Path, again: Path, files: Iterable[Path]) -> list[str]:
+    """What the files written `again` differ in from those of the same names in `home`, one line each."""
+    problems = []
+    for file in files:
+        name = file.relative_to(again)
+        there = home / name
+        if not there.exists():
+            problems.append(f"{name}: missing; write it with: fusionjax study report {home}")
+        elif there.read_bytes() != file.read_bytes():
+            problems.append(f"{name}: differs from what the scores give{_first_difference(there, file)}")
     return problems
 
 
@@ -101,7 +108,7 @@ def reproduce(plan: Plan, folder: StudyFolder, row: str, seed: int, say: Callabl
     job = folder.runs / "jobs" / f"{place.name}.json"
     job.parent.mkdir(parents=True, exist_ok=True)
     described = [{"config": cell.config.model_dump(mode="json"), "folder": str(place.absolute())}]
-    study = plan.folder.absolute().name
+    study = folder.name
     write_json(job, {"kind": "run", "study": study, "row": row, "cells": described, "fingerprint": record["fingerprint"]})
     say(f"running row '{row}', seed {seed} again in {place}")
     code = subprocess.run([sys.executable, "-m", "fusionjax.studies.cell", str(job.absolute())], check=False).returncode

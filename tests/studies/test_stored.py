@@ -10,13 +10,18 @@ import pytest
 from fusionjax.config import load_run, load_values
 from fusionjax.config.naming import NAMING, cell_digest, digest_by_its_rule, first_digest
 from fusionjax.config.search import Search
+from fusionjax.config.study import data_set_folders
 from fusionjax.errors import UserError
 from fusionjax.studies.folder import StudyFolder
 from fusionjax.studies.plan import make_plan
 from fusionjax.studies.runner import check
 from fusionjax.studies.trace import Record, Trace, check_same, make_header, read_trace, trace_file, write_trace
 
-STUDIES = sorted(file.parent for file in (Path(__file__).parents[2] / "experiments").glob("*/study.yaml"))
+STUDIES = [
+    folder
+    for file in sorted((Path(__file__).parents[2] / "experiments").glob("*/study.yaml"))
+    for folder in data_set_folders(file.parent) or [file.parent]
+]
 
 
 @pytest.mark.parametrize("home", STUDIES, ids=lambda home: home.name)
