@@ -62,7 +62,7 @@ def write_template(folder: Path, base: Path | None) -> Path:
         raise UserError(f"{file}: there is a study already")
     config = load_run(base)
     # One task an objective: another of the same may need what not all data have, such as false triples.
-    by_objective = {task.objective: name for name, task in reversed(TASKS.items()) if measures(config, name)}
+    by_objective = {task.objective: name for name, task in reversed(list(TASKS.items())) if measures(config, name)}
     tasks = {name: TASKS[name].main_of(config) for name in TASKS if name in by_objective.values()}
     if not tasks:
         raise UserError(f"{base}: it is trained for no task that a study could measure")

@@ -280,7 +280,7 @@ def test_any_model_that_answers_is_measured_and_examples_are_prepared_once(
     assert evaluator.tasks() == ("link_prediction", "triple_classification", "search", "recommendation")
     assert evaluator.tasks(VALID) == ("link_prediction", "search", "recommendation")  # validation chooses the thresholds
     prepared: list[tuple[str, int]] = []
-    for task in TASKS.values():
+    for _, task in TASKS.items():
         before = task.examples
         monkeypatch.setattr(
             task,
