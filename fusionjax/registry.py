@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Collection, ItemsView, Iterator, KeysView, Mapping
+from collections.abc import Collection, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, cast
 
 from fusionjax.errors import UserError, nearest
@@ -199,6 +199,9 @@ class Registry(Generic[Thing]):
 
     def keys(self) -> KeysView[str]:
         return self.own.keys()
+
+    def values(self) -> ValuesView[Thing]:
+        return {name: self.get(name) for name in self.own}.values()
 
     def items(self) -> ItemsView[str, Thing]:
         return {name: self.get(name) for name in self.own}.items()

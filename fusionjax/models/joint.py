@@ -42,7 +42,7 @@ class Layout:
     """Learned projections into the shared space; without them text vectors are the shared space."""
     siglip: bool = False
     masked_words: bool = False
-    read: bool = False
+    reads_products: bool = False
     """An objective of a plug-in reads product vectors."""
 
     @property
@@ -53,7 +53,7 @@ class Layout:
     @property
     def has_products(self) -> bool:
         """Whether anything is trained that compares product vectors, so that they mean something."""
-        return self.n_products > 0 and (self.align or self.query or self.user or self.read or not self.heads)
+        return self.n_products > 0 and (self.align or self.query or self.user or self.reads_products or not self.heads)
 
 
 class JointModel(nn.Module):

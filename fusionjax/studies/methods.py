@@ -128,6 +128,8 @@ def _data(collected: "Collected") -> list[str]:
         found.append("We use the authors' own graph, given as triples.")
     elif name == "home_depot":
         found.append("We use the products, queries and graded judgments of Kaggle's Home Depot product search relevance data.")
+    elif name not in (None, "files"):
+        found.append(f"We use the data set {code(str(name))}, which is no part of FusionJAX.")
     else:
         found.append("We use the authors' own tables of products, events, queries and triples.")
     split = at(config, "data.split.events")
@@ -204,6 +206,10 @@ def _objectives(collected: "Collected") -> list[str]:
         name: at(config, f"objectives.{name}.weight")
         for name in ("link_prediction", "alignment", "query_product", "next_product")
     }
+    plugins = at(config, "objectives.plugins") or {}
+    if plugins:
+        found.append(f"Objectives that are no part of FusionJAX: {_and(code(name) for name in plugins)}.")
+    weights |= {name: each.get("weight") for name, each in plugins.items()}
     shown = [f"{name.replace('_', ' ')} {weight:g}" for name, weight in weights.items() if weight]
     if shown:
         found.append(f"Weights in the reference: {', '.join(shown)}.")

@@ -81,7 +81,7 @@ def layout(config: schema.Run, inputs: Inputs) -> Layout:
         heads=model.heads == "learned",
         siglip=objectives.query_product.weight > 0 and objectives.query_product.loss == "siglip",
         masked_words=objectives.masked_words.weight > 0,
-        read=any(each.reads_products for each in objectives.used().values()),
+        reads_products=any(each.reads_products for each in objectives.used().values()),
     )
 
 

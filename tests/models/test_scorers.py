@@ -228,7 +228,7 @@ def test_factors_by_hand() -> None:
 
 # --------------------------------------------------------------------------------------------------------------- errors
 def test_wrong_sizes_and_names() -> None:
-    with pytest.raises(ValueError, match="no scorer 'transh'; valid: transe, distmult, complex"):
+    with pytest.raises(ValueError, match=r"no scorer 'transh'; did you mean 'transe'\?"):
         make_scorer("transh", Sizes(8))
     with pytest.raises(ValueError, match="quate: entities of 6 numbers; must be a multiple of 4"):
         make_scorer("quate", Sizes(6))
