@@ -129,7 +129,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         patch.setattr(pipeline, "write_report", lambda home, *_: (home.path / "report.html").touch())  # slow
         patch.setenv("FUSIONJAX_STUDY", "a study")
         patch.setenv("FUSIONJAX_ROW", "real / real")
-        with pytest.raises(Interrupted, match="after step 4"):
+        with pytest.raises(Interrupted, match="after step 3"):
             pipeline.run(config, folder, "tiny", say)
         home = pipeline.run(config, folder, "tiny", say)
     assert not [line for line in said if line.startswith("tracker")]
