@@ -96,7 +96,7 @@ def test_new_records_stand_beside_old_ones(tmp_path: Path) -> None:
     plan, folder = make_plan(tmp_path / "study"), StudyFolder(tmp_path / "study")
     cell = plan.cells[0]
     old = folder.record_file(cell.digest)
-    record, ranks = folder.stored(cell.digest), folder.ranks(cell.digest)
+    record, ranks = folder.stored(cell.digest), folder.values(cell.digest)
     old.unlink()
     assert not folder.has(cell.digest) and folder.record_file(cell.digest).stem == cell.digest[:16]
     again = record | {"naming": NAMING, "digest": cell.digest, "config": cell.config.model_dump(mode="json")}
