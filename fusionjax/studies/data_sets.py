@@ -45,7 +45,7 @@ class Joined:
     @property
     def mean_ranks(self) -> dict[str, float]:
         rows = list(next(iter(self.ranks.values()), {}))
-        return {row: float(np.mean([found[row] for found in self.ranks.values()])) for row in rows}
+        return {row: _stable(np.mean([found[row] for found in self.ranks.values()])) for row in rows}
 
 
 def join(analyses: Mapping[str, Analysis], task: str, metric: str) -> Joined:
@@ -68,6 +68,11 @@ def _ranks(gains: Sequence[float]) -> list[float]:
     values = np.asarray(gains)
     better, equal = values[:, None] < values, values[:, None] == values
     return (better.sum(1) + (equal.sum(1) + 1) / 2).tolist()
+
+
+def _stable(value: Any) -> float:
+    """With the digits that are the same on every machine."""
+    return round(float(value), 10)
 
 
 def write_joined(home: Path, folders: Sequence[Path], into: Path) -> list[Path]:
@@ -112,7 +117,8 @@ def _analysis(folder: Path) -> Analysis:
 
 def _plain(one: Joined) -> dict[str, Any]:
     test = one.test and {
-        **{key: getattr(one.test, key) for key in ("statistic", "p", "critical_difference", "blocks")},
+        **{key: _stable(getattr(one.test, key)) for key in ("statistic", "p", "critical_difference")},
+        "blocks": one.test.blocks,
         "groups": [[list(one.mean_ranks)[place] for place in group] for group in one.test.groups],
     }
     return {"task": one.task, "metric": one.metric, "ranks": one.ranks, "mean_ranks": one.mean_ranks, "friedman": test}

@@ -133,7 +133,7 @@ def test_report_and_verify_join_the_data_sets(finished: Path, tmp_path: Path, ca
     assert cli.main(["study", "report", str(home)]) == 0
     capsys.readouterr()
     assert cli.main(["study", "verify", str(home)]) == 0, capsys.readouterr().err
-    lines = list(csv.DictReader((home / "tables" / "results.csv").open(encoding="utf-8")))
+    lines = list(csv.DictReader((home / "tables" / "results.csv").read_text(encoding="utf-8").splitlines()))
     assert {(line["data_set"], line["row"]) for line in lines} == {
         (d, r) for d in ("One", "Two") for r in ("real", "tails_shuffled")
     }

@@ -96,11 +96,11 @@ def test_new_records_stand_beside_old_ones(tmp_path: Path) -> None:
     plan, folder = make_plan(tmp_path / "study"), StudyFolder(tmp_path / "study")
     cell = plan.cells[0]
     old = folder.record_file(cell.digest)
-    record, values = folder.stored(cell.digest), folder.values(cell.digest)
+    record, ranks = folder.stored(cell.digest), folder.values(cell.digest)
     old.unlink()
     assert not folder.has(cell.digest) and folder.record_file(cell.digest).stem == cell.digest[:16]
     again = record | {"naming": NAMING, "digest": cell.digest, "config": cell.config.model_dump(mode="json")}
-    folder.save_cell(cell.digest, again, values)
+    folder.save_cell(cell.digest, again, ranks)
     assert folder.has(cell.digest) and not old.exists() and check(plan, folder) == []
     assert digest_by_its_rule(folder.stored(cell.digest), "x") == cell.digest
     fresh = StudyFolder(tmp_path / "study")
