@@ -91,7 +91,7 @@ def test_pruned_and_failed_trials_tell_no_importance() -> None:
 
 def test_traces_are_read_for_the_searched_rows_that_have_one(tmp_path: Path) -> None:
     found = trace(lambda params: params[DROPOUT], 5, row="text + graph")
-    header = found.header | {"fingerprint": "0" * 64, "config": {}}
+    header = found.header | {"fingerprint": "0" * 64, "config": {"version": 2}}
     write_trace(tmp_path, Trace(header, found.records))
     assert read_traces(collected(tmp_path)) == {"text + graph": Trace(header, found.records)}
     assert read_traces(collected(tmp_path, None)) == {}

@@ -19,6 +19,8 @@ from fusionjax.training.stream import StepSource
 from tests.shops import CALM, constants_of, fresh_state, model_of, numbers_for, step_of, tiny_inputs, tiny_run
 
 PLAIN = ("train.optimiser={schedule: constant, warmup_share: 0}",)
+QUICK = ("model.product.sources=[entity]", "objectives.alignment.weight=0", "objectives.query_product.weight=0")
+"""No text is read: an encoder takes longer to compile than all else."""
 SAMPLED = "objectives.next_product={softmax: sampled, negatives: 4, batch_size: 4}"
 
 
@@ -49,7 +51,7 @@ def test_every_scorer_trains_beside_the_towers(scorer: str) -> None:
     words = [f"model.entity.scorer={scorer}", "train.optimiser.learning_rate.tables=0.02"]
     if scorer == "conve":
         words += ["objectives.link_prediction.reciprocal=true", "model.entity.convolution={height: 4, filters: 4}"]
-    config = tiny_run(*PLAIN, *CALM, SAMPLED, "text.tune=frozen", *words)
+    config = tiny_run(*PLAIN, *CALM, *QUICK, SAMPLED, *words)
     inputs = tiny_inputs(config)
     rows, state, _ = run(config, 20, same=True)
     losses = [row["loss/link_prediction"] for row in rows]
@@ -89,8 +91,7 @@ LOSSES = {
 def test_every_loss_reaches_the_table(loss: str) -> None:
     """The towers teach it nothing here (`behaviour: false`): what moves it is link prediction."""
     words = [f"objectives.link_prediction.{word}" for word in LOSSES[loss]]
-    quick = ("model.product.sources=[entity]", "objectives.alignment.weight=0", "objectives.query_product.weight=0")
-    config = tiny_run(*PLAIN, *CALM, *quick, SAMPLED, "model.entity={scorer: complex, behaviour: false}", *words)
+    config = tiny_run(*PLAIN, *CALM, *QUICK, SAMPLED, "model.entity={scorer: complex, behaviour: false}", *words)
     rows, state, _ = run(config, 1)
     assert np.isfinite(list(rows[0].values())).all() and rows[0]["loss/link_prediction"] > 0
     before = fresh_state(config, tiny_inputs(config))
