@@ -71,7 +71,7 @@ def _each_data_set(command: Callable[[argparse.Namespace], int]) -> Callable[[ar
             codes.append(command(one))
             if getattr(one, "stopped", False):
                 return max(codes)
-        joined = {_report: _report_joined, _verify: _verify_joined}.get(command)
+        joined = _report_joined if command is _report else _verify_joined if command is _verify else None
         return max(*codes, joined(place_of(arguments.study).home, folders) if joined else 0)
 
     return run

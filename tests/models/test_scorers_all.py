@@ -23,7 +23,7 @@ def both_sides(case: str) -> tuple[Any, Any]:
     anchor, relation, entity, shared = parameters(scorer, n_entities=7)
     every, one = [scorer.score(anchor[:, None], relation[:, None], entity[None], shared)], []
     one.append(jax.jit(scorer.score_tails)(anchor, relation, entity, shared))
-    if scorer.two_sided:
+    if scorer.facts.two_sided:
         every.append(scorer.score(entity[None], relation[:, None], anchor[:, None], shared))
         one.append(jax.jit(scorer.score_heads)(relation, anchor, entity, shared))
     return every, one
@@ -92,7 +92,7 @@ def test_queries_from_the_relation_table(case: str, n_relations: int) -> None:
     number = jnp.asarray(np.random.Generator(np.random.Philox(5)).permutation([0, 2] * 4 + [n_relations - 1] * 32))
     found = jax.jit(scorer.tail_queries)(anchor[:40], number, relations, shared)
     assert np.allclose(found, scorer.tail_query(anchor[:40], relations[number], shared), rtol=1e-4, atol=1e-4)
-    if scorer.two_sided:
+    if scorer.facts.two_sided:
         found = jax.jit(scorer.head_queries)(number, anchor[:40], relations, shared)
         assert np.allclose(found, scorer.head_query(relations[number], anchor[:40], shared), rtol=1e-4, atol=1e-4)
 

@@ -1,5 +1,7 @@
 """An objective: products of one brand find each other among the batch."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -44,7 +46,8 @@ class SameBrand(Objective):
         """Cross-entropy of the products of one brand among the batch (Khosla et al. 2020)."""
         unit = losses.normalise(towers.products(batch["product"]))
         others = ~jnp.eye(len(unit), dtype=bool)
-        scores = unit @ unit.T / towers.config.objectives.plugins["same_brand"].temperature
+        settings: Any = towers.config.objectives.plugins["same_brand"]
+        scores = unit @ unit.T / settings.temperature
         log_share = scores - jnp.log(jnp.where(others, jnp.exp(scores), 0.0).sum(1, keepdims=True))
         same = others & (batch["brand"][:, None] == batch["brand"][None])
         return -(jnp.where(same, log_share, 0.0).sum(1) / jnp.maximum(same.sum(1), 1)).mean()
