@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from fusionjax import pipeline, plugins, registry
 from fusionjax.config import config_digest, dump_run, json_schema, load_run, load_values, schema
+from fusionjax.config import load as loading
 from fusionjax.data.sources import SOURCES, builder_class, list_sources
 from fusionjax.errors import UserError
 from fusionjax.evaluation.metrics import METRICS
@@ -46,11 +48,14 @@ def site() -> Path:
 
 
 @pytest.fixture
-def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package, found by this process and its children."""
     monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
-    return site
+    # What errors know of names is made once a process; here packages come and go within one.
+    loading._schema.cache_clear()
+    yield site
+    loading._schema.cache_clear()
 
 
 def broken(folder: Path, group: str, name: str, target: str, code: str = "") -> Path:
